@@ -1,0 +1,67 @@
+"""All that a run left behind, read back: the one argument of the analysis."""
+
+from __future__ import annotations
+
+import msgspec
+
+from client.core.plan import RunPlan
+from client.core.records import (
+    ClockAnchor,
+    GpuSample,
+    ImageFact,
+    PhaseWindow,
+    RequestRecord,
+    ServerSnapshot,
+    WorkerHealth,
+)
+
+
+class ServerEvidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one target told of itself. None: it was not asked or did not answer."""
+
+    target: str
+    version: str | None = None
+    served_models: tuple[str, ...] = ()
+    max_model_len: int | None = None
+    log_text: str | None = None
+    before: ServerSnapshot | None = None
+    """/metrics just before the first measured request."""
+    after: ServerSnapshot | None = None
+    start_time_before_s: float | None = None
+    model_config: str | None = None
+    """The text of the model's config.json, where it could be read."""
+
+
+class GpuEvidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """GPU samples over the run, on the client's monotonic clock. `why` says why there are none."""
+
+    samples: tuple[GpuSample, ...] = ()
+    target: str | None = None
+    """None: the samples belong to the one GPU that all targets share."""
+    source: str | None = None
+    clock_offset_ns: int = 0
+    clock_error_ns: int | None = None
+    info: dict[str, str] = {}
+    """name, driver, compute capability, mig, ... as the sidecar told once."""
+    why: str | None = None
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """A run directory in memory. `records` come in the order in which the requests ended."""
+
+    run_id: str
+    started_utc: str
+    plan: RunPlan
+    anchor: ClockAnchor | None = None
+    records: tuple[RequestRecord, ...] = ()
+    images: dict[str, ImageFact] = {}
+    windows: tuple[PhaseWindow, ...] = ()
+    health: tuple[WorkerHealth, ...] = ()
+    servers: dict[str, ServerEvidence] = {}
+    gpu: tuple[GpuEvidence, ...] = ()
+    torn_lines: int = 0
+    interrupted: bool = False
+    complete: bool = True
+    """False when the run ended before its plan did (kill -9)."""
+    host: dict[str, str] = {}
+    versions: dict[str, str] = {}

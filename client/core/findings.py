@@ -1,0 +1,243 @@
+"""Everything that a report may print. `client.core.analysis.analyse` makes it; reports only read it.
+
+Written as `findings.json`. A number never travels alone: it is an `Estimate` with its interval and n, or it is None with a note.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """`value` with its interval [`low`, `high`] at the plan's confidence, over `n` observations.
+
+    All three are None when the data cannot support the number; `note` then says why or what it would take
+    (``needs n ≥ 299``, ``not measured``). A count that is exact has low == high == value.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    unit: str = ""
+    note: str | None = None
+
+
+class Word(StrEnum):
+    FASTER = "faster"
+    SLOWER = "slower"
+    HIGHER = "higher"
+    LOWER = "lower"
+    EQUIVALENT = "equivalent"
+    """The whole interval lies inside ± the smallest effect worth having."""
+    NO_DIFFERENCE = "no difference"
+    """Not told apart from zero, or inside the noise floor of this run's own A/A data."""
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+    """The evidence for this metric is spoiled; a gate says how."""
+    NON_INFERIOR = "non-inferior"
+    WORSE = "worse"
+    BETTER = "better"
+    NOT_MEASURED = "not measured"
+
+
+class Severity(StrEnum):
+    INVALID = "invalid"
+    """The run (or the listed metrics) must not be believed."""
+    FLAG = "flag"
+    """Worth knowing; the numbers stand."""
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """One validity check that fired. `metrics` empty means the whole run."""
+
+    code: str
+    severity: Severity
+    fact: str
+    next_step: str
+    metrics: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the GPU memory of one server went. Every part carries its source, or None when unknown. GiB unless the name says otherwise."""
+
+    total_gib: float | None = None
+    budget_gib: float | None = None
+    weights_gib: float | None = None
+    kv_cache_gib: float | None = None
+    kv_cache_tokens: int | None = None
+    kv_bytes_per_token: int | None = None
+    requests_at_once: float | None = None
+    """How many requests of this run's mean length the KV cache holds at once."""
+    graphs_gib: float | None = None
+    activations_gib: float | None = None
+    rest_gib: float | None = None
+    whole_gpu_idle_gib: float | None = None
+    whole_gpu_peak_gib: float | None = None
+    process_gib: float | None = None
+    utilization: float | None = None
+    max_model_len: int | None = None
+    source: dict[str, str] = {}
+    """Field name -> where it was read: `log`, `metrics`, `nvml v2`, `config arithmetic`, ..."""
+    notes: tuple[str, ...] = ()
+
+
+class Kernel(msgspec.Struct, frozen=True, kw_only=True):
+    """How the quantised weights are really multiplied, and how we know."""
+
+    kind: str = "unknown"
+    """`native fp8`, `marlin weight-only`, `none (bf16)` or `unknown`."""
+    evidence: tuple[str, ...] = ()
+    contradiction: str | None = None
+    capability: str | None = None
+    quantization: str | None = None
+    quantized_layers: str | None = None
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """How right the boxes are, over answers with a known truth. `scores`: mean_iou, precision, recall, f1, hit_rate_50, ap_50_95, ..."""
+
+    scores: dict[str, Estimate] = {}
+    answers: int = 0
+    truths: int = 0
+    unreadable: int = 0
+    frame: str = "unit"
+    frame_note: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """Accuracy of a candidate against the baseline, paired by image."""
+
+    word: Word = Word.NOT_MEASURED
+    sentence: str = ""
+    iou_difference: Estimate = Estimate(note="not measured")
+    iou_between: Estimate = Estimate(note="not measured")
+    same_text: Estimate = Estimate(note="not measured")
+    same_text_noise: Estimate = Estimate(note="not measured")
+    """The same server asked twice."""
+    mcnemar_p: float | None = None
+    unreadable_difference: Estimate = Estimate(note="not measured")
+    margin: float = 0.01
+
+
+class TargetFindings(msgspec.Struct, frozen=True, kw_only=True):
+    """One arm. `metrics` keys: <ttft|tpot|itl|e2e|response>_ms_<p50|p95|p99|mean>, requests_per_s, output_tokens_per_s, goodput_per_s, ..."""
+
+    name: str
+    precision: str
+    model: str | None = None
+    server_version: str | None = None
+    simulated: bool = False
+    requests_sent: int = 0
+    requests_ok: int = 0
+    errors: dict[str, int] = {}
+    """Outcome -> count, over measured requests; `http_error` is split as `http_429` and so on."""
+    cold_start: dict[str, Estimate] = {}
+    """e2e_ms and ttft_ms of the very first request; seconds of start-up where the log tells."""
+    warm_up: dict[str, Estimate] = {}
+    warm_up_end: int | None = None
+    """Requests until steady state, as detected; None when the series never settled."""
+    metrics: dict[str, Estimate] = {}
+    caches: dict[str, Estimate] = {}
+    """prefix_hit_rate, image_hit_rate over the measured phase; value None means unknown, not zero."""
+    memory: Memory = Memory()
+    kernel: Kernel = Kernel()
+    quality: Quality | None = None
+    energy: dict[str, Estimate] = {}
+    """joules_per_request, kj_per_1000_images, mean_power_w, ..."""
+    cost: dict[str, Estimate] = {}
+    """usd_per_1000_images, ..."""
+    distinct_images: int = 0
+    image_tokens: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric, candidate against baseline. `ratio` is candidate / baseline; `word` is what a person may say of it."""
+
+    metric: str
+    baseline: Estimate
+    candidate: Estimate
+    ratio: Estimate
+    difference: Estimate
+    word: Word
+    sentence: str
+    noise_floor: float | None = None
+    """Half-width of same-against-same in this run, as a ratio minus 1; None when it could not be made."""
+    needs_requests: int | None = None
+    """Inconclusive only: requests for each arm that would probably settle it."""
+    primary: bool = False
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    baseline: str
+    candidate: str
+    design: str
+    effects: dict[str, Effect] = {}
+    parity: Parity = Parity()
+    memory_story: tuple[str, ...] = ()
+    """Sentences made from the numbers: why the total did not fall, and where the saved memory went."""
+    notes: tuple[str, ...] = ()
+
+
+class Threshold(msgspec.Struct, frozen=True, kw_only=True):
+    text: str
+    result: str
+    """pass, fail or cannot tell."""
+    sentence: str
+
+
+class Action(StrEnum):
+    USE = "use"
+    KEEP = "keep"
+    DEPENDS = "depends"
+    NONE = "none"
+
+
+class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
+    action: Action
+    sentence: str
+    load: str = ""
+    reasons: tuple[str, ...] = ()
+    would_change: tuple[str, ...] = ()
+    not_measured: tuple[str, ...] = ()
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """`valid` is False when any gate of severity INVALID covers the whole run or the primary metric."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    started_utc: str
+    simulated: bool
+    simulated_note: str | None = None
+    valid: bool
+    invalid_reasons: tuple[str, ...] = ()
+    interrupted: bool = False
+    question: str = ""
+    headline: str = ""
+    """The verdict in one sentence, with its load; or INVALID and why."""
+    load: str = ""
+    workload: str = ""
+    confidence: float = 0.95
+    primary: str = "e2e_p50"
+    min_effect: float = 0.03
+    targets: dict[str, TargetFindings] = {}
+    comparisons: tuple[Comparison, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    recommendation: Recommendation = Recommendation(action=Action.NONE, sentence="Nothing was compared.")
+    thresholds: tuple[Threshold, ...] = ()
+    not_measured: tuple[str, ...] = ()
+    torn_lines: int = 0
+    host: dict[str, str] = {}
+    versions: dict[str, str] = {}
+
+    @property
+    def comparison(self) -> Comparison | None:
+        return self.comparisons[0] if self.comparisons else None
