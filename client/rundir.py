@@ -1,0 +1,258 @@
+"""The only writer and the only reader of run directories.
+
+A line is one write call on a file opened for appending, so that a kill -9 at any moment leaves whole lines and at most one torn
+one, and several processes may append to files of their own. Nothing is ever rewritten, except `manifest.json` (whole, by rename).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from client.core.evidence import Evidence, GpuEvidence, ServerEvidence
+from client.core.plan import RunPlan
+from client.core.records import ClockAnchor, GpuSample, ImageFact, PhaseWindow, ServerSnapshot, WorkerHealth
+from client.core.table import RecordTable
+from client.errors import RunDirError
+
+MANIFEST_VERSION = 1
+MAX_LINE_BYTES = 16 * 1024 * 1024
+"""A longer line is no record of ours: set aside without being read into memory."""
+
+Line = TypeVar("Line", bound=msgspec.Struct)
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Written when the run starts, and once more with `ended` when it ends: a run without it was cut off."""
+
+    version: int = MANIFEST_VERSION
+    run_id: str
+    started_utc: str
+    plan: RunPlan
+    anchor: ClockAnchor | None = None
+    host: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    command: tuple[str, ...] = ()
+    ended_utc: str | None = None
+    interrupted: bool = False
+    complete: bool = False
+
+
+class JsonLines:
+    """Appends one JSON line per call, unbuffered. Not for concurrent use of one instance by several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._encode = msgspec.json.Encoder().encode
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    def append(self, item: Any) -> None:
+        line = self._encode(item) + b"\n"
+        try:
+            written = os.write(self._fd, line)
+            while written < len(line):  # a full disk or a signal may cut a write short
+                written += os.write(self._fd, line[written:])
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _cannot_write(path: Path, error: OSError) -> RunDirError:
+    return RunDirError(
+        f"cannot write {path}: {error.strerror or error}.",
+        "What was written before is kept. Free some space or choose another folder with --out.",
+    )
+
+
+class RunDir:
+    """One run on disk. `RunDir.create` starts one; `read_run` reads one back."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files: dict[str, JsonLines] = {}
+
+    @classmethod
+    def create(cls, base: Path, *, now: datetime | None = None) -> Self:
+        """Makes `base/<UTC time>-<short id>/`. Raises RunDirError when the folder cannot be written."""
+        stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+        path = base / f"{stamp}-{os.urandom(3).hex()}"
+        try:
+            (path / "servers").mkdir(parents=True)
+        except OSError as error:
+            raise RunDirError(
+                f"cannot make the run directory {path}: {error.strerror or error}.",
+                "Choose a writable folder with --out.",
+            ) from error
+        return cls(path)
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+        self.write_file("manifest.json", text)
+
+    def write_file(self, name: str, data: bytes | str) -> Path:
+        """Writes a whole file so that a reader sees the old one or the new one, never half of it."""
+        path = self.path / name
+        half = path.with_name(f".{path.name}.half")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            half.write_bytes(data.encode() if isinstance(data, str) else data)
+            half.replace(path)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        return path
+
+    def append(self, name: str, item: Any) -> None:
+        """Appends a line to `<name>.jsonl`."""
+        file = self._files.get(name)
+        if file is None:
+            file = self._files[name] = JsonLines(self.path / f"{name}.jsonl")
+        file.append(item)
+
+    def server_dir(self, target: str) -> Path:
+        path = self.path / "servers" / re.sub(r"[^A-Za-z0-9._-]", "_", target)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_server(self, evidence: ServerEvidence) -> None:
+        """Keeps what a target told of itself; pages and logs stay plain text files that a person can read."""
+        folder = self.server_dir(evidence.target).relative_to(self.path)
+        for name, snapshot in (("metrics-before.txt", evidence.before), ("metrics-after.txt", evidence.after)):
+            if snapshot is not None and snapshot.text is not None:
+                self.write_file(f"{folder}/{name}", snapshot.text)
+        if evidence.log_text is not None and not (self.path / folder / "server.log").exists():
+            self.write_file(f"{folder}/server.log", evidence.log_text)
+        slim = msgspec.structs.replace(
+            evidence, log_text=None, before=_without_text(evidence.before), after=_without_text(evidence.after)
+        )
+        self.write_file(f"{folder}/server.json", msgspec.json.format(msgspec.json.encode(slim), indent=1))
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+
+def _without_text(snapshot: ServerSnapshot | None) -> ServerSnapshot | None:
+    return None if snapshot is None else msgspec.structs.replace(snapshot, text=None)
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """The lines of a file without their ends; one over MAX_LINE_BYTES comes out cut short, so that it counts as torn."""
+    with path.open("rb") as file:
+        while line := file.readline(MAX_LINE_BYTES):
+            if line.endswith(b"\n"):
+                yield line[:-1]
+                continue
+            while rest := file.readline(MAX_LINE_BYTES):
+                if rest.endswith(b"\n"):
+                    break
+            yield line
+
+
+def read_lines(path: Path, kind: type[Line]) -> tuple[tuple[Line, ...], int]:
+    """All readable lines of one kind, and how many were set aside. A missing file has none of either."""
+    if not path.exists():
+        return (), 0
+    decoder = msgspec.json.Decoder(kind)
+    items, torn = [], 0
+    for line in lines_of(path):
+        if not line.strip():
+            continue
+        try:
+            items.append(decoder.decode(line))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            torn += 1
+    return tuple(items), torn
+
+
+def read_manifest(path: Path) -> Manifest:
+    file = path / "manifest.json"
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        hint = "Give the folder of one run, for example results/20261125T020230Z-a1b2c3."
+        raise RunDirError(f"{path} is no run directory: it has no manifest.json.", hint) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
+        raise RunDirError(f"{file} cannot be read: {error}.", "The other files of the run are untouched.") from error
+
+
+def read_run(path: Path) -> Evidence:
+    """Everything that a run left behind. Raises RunDirError when there is no readable manifest."""
+    manifest = read_manifest(path)
+    files = sorted(path.glob("requests*.jsonl"))
+    records, torn = RecordTable.from_lines(line for file in files for line in lines_of(file))
+    images, torn_images = read_lines(path / "images.jsonl", ImageFact)
+    windows, torn_windows = read_lines(path / "phases.jsonl", PhaseWindow)
+    health, torn_health = read_lines(path / "health.jsonl", WorkerHealth)
+    gpu, torn_gpu = _read_gpu(path)
+    return Evidence(
+        run_id=manifest.run_id,
+        started_utc=manifest.started_utc,
+        plan=manifest.plan,
+        anchor=manifest.anchor,
+        records=records,
+        images={image.image_id: image for image in images},
+        windows=windows,
+        health=health,
+        servers={target.name: _read_server(path, target.name) for target in manifest.plan.targets},
+        gpu=gpu,
+        torn_lines=torn + torn_images + torn_windows + torn_health + torn_gpu,
+        interrupted=manifest.interrupted,
+        complete=manifest.complete,
+        host=manifest.host,
+        versions=manifest.versions,
+    )
+
+
+def _read_gpu(path: Path) -> tuple[tuple[GpuEvidence, ...], int]:
+    """`gpu.jsonl` belongs to the one GPU that all targets share; `servers/<target>/gpu.jsonl` to that target alone."""
+    found: list[GpuEvidence] = []
+    torn = 0
+    for header in sorted(path.glob("gpu*.json")):
+        try:
+            evidence = msgspec.json.decode(header.read_bytes(), type=GpuEvidence)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            torn += 1
+            continue
+        samples, cut = read_lines(header.with_suffix(".jsonl"), GpuSample)
+        torn += cut
+        found.append(msgspec.structs.replace(evidence, samples=samples))
+    return tuple(found), torn
+
+
+def _read_server(path: Path, target: str) -> ServerEvidence:
+    folder = path / "servers" / re.sub(r"[^A-Za-z0-9._-]", "_", target)
+    try:
+        evidence = msgspec.json.decode((folder / "server.json").read_bytes(), type=ServerEvidence)
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+        evidence = ServerEvidence(target=target)
+    log = folder / "server.log"
+    return msgspec.structs.replace(
+        evidence,
+        log_text=log.read_text(errors="replace") if log.exists() else None,
+        before=_with_text(evidence.before, folder / "metrics-before.txt"),
+        after=_with_text(evidence.after, folder / "metrics-after.txt"),
+    )
+
+
+def _with_text(snapshot: ServerSnapshot | None, path: Path) -> ServerSnapshot | None:
+    if snapshot is None or not path.exists():
+        return snapshot
+    return msgspec.structs.replace(snapshot, text=path.read_text(errors="replace"))
