@@ -1,0 +1,214 @@
+"""The command line of `python -m client.bench`: flags and help. What they mean together is decided in `client.config`."""
+
+from __future__ import annotations
+
+import argparse
+
+from client.core.plan import DEFAULT_PROMPT
+from client.errors import EXIT_CODES
+
+EXAMPLES = """\
+examples:
+  scripts/bench                                     the simulated pair: no GPU, no server, about a minute
+  scripts/bench --simulate h100 --requests 60       another simulated card
+  scripts/bench --simulate h100 --repeat-image      the misleading way: one picture again and again
+  python -m client.bench                            bf16 and fp8 of server/targets.toml, compared
+  python -m client.bench --target fp8               one target alone
+  python -m client.bench --images photos/ --concurrency 16 --requests 200
+  python -m client.bench --images truth.jsonl       pictures with known boxes: accuracy too
+  python -m client.bench --target fp8 --url https://POD-8000.proxy.runpod.net --api-key-env RUNPOD_KEY
+  python -m client.bench --rate 8 --arrival poisson --duration 120 --slo ttft=500ms --slo e2e=2s
+  python -m client.bench --fail-if "fp8.e2e_p50 > bf16.e2e_p50 * 0.9"
+
+exit codes:
+""" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m client.bench",
+        description="Shall I serve this model in FP8 instead of bf16? Measures named targets, compares them, and writes a report.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _target_flags(parser.add_argument_group("targets"))
+    _workload_flags(parser.add_argument_group("requests"))
+    _load_flags(parser.add_argument_group("load"))
+    _verdict_flags(parser.add_argument_group("verdict"))
+    _output_flags(parser.add_argument_group("output"))
+    return parser
+
+
+def _target_flags(group: argparse._ArgumentGroup) -> None:
+    per = "may be given as NAME=VALUE, once for each target"
+    group.add_argument(
+        "--target",
+        action="append",
+        metavar="NAME",
+        help="a target of targets.toml; several or none: compare (default: bf16 and fp8)",
+    )
+    group.add_argument("--targets", metavar="FILE", help="another targets.toml")
+    group.add_argument(
+        "--simulate",
+        metavar="PROFILE",
+        help="measure a simulated pair instead: rtx-6000-ada or h100; every number is marked SIMULATED",
+    )
+    group.add_argument(
+        "--url", action="append", default=[], metavar="[NAME=]URL", help=f"base URL, with or without /v1; {per}"
+    )
+    group.add_argument("--model", action="append", default=[], metavar="[NAME=]MODEL", help=f"served model name; {per}")
+    group.add_argument(
+        "--api-key-env",
+        action="append",
+        default=[],
+        metavar="[NAME=]VARIABLE",
+        help="environment variable that holds the API key",
+    )
+    group.add_argument(
+        "--price", action="append", default=[], metavar="[NAME=]USD", help="price of the machine in USD per hour"
+    )
+    group.add_argument(
+        "--server-log",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="start-up log of that server, for memory and kernel facts",
+    )
+    group.add_argument(
+        "--sidecar",
+        action="append",
+        default=[],
+        metavar="[NAME=]URL",
+        help="NVML sidecar on the server's host; 'none' to do without",
+    )
+    group.add_argument(
+        "--ca-file", metavar="FILE", help="certificate authority for https:// targets with a private certificate"
+    )
+    group.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="wait this long for targets to become healthy (default: 0)",
+    )
+
+
+def _workload_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--images",
+        default="synthetic",
+        metavar="SOURCE",
+        help="synthetic, a folder, one picture, or a JSONL manifest with boxes (default: synthetic)",
+    )
+    group.add_argument(
+        "--image-size", default="1024x759", metavar="WxH", help="size of synthetic pictures (default: 1024x759)"
+    )
+    group.add_argument(
+        "--max-side",
+        type=int,
+        default=1024,
+        metavar="PIXELS",
+        help="longer pictures are made smaller before the clock runs (default: 1024)",
+    )
+    group.add_argument(
+        "--repeat-image",
+        action="store_true",
+        help="send one picture again and again: measures the server's caches, and the report says so",
+    )
+    group.add_argument("--prompt", default=DEFAULT_PROMPT, help="the question put to the model")
+    group.add_argument("--system-prompt", metavar="TEXT", help="a system prompt (default: none)")
+    group.add_argument("--max-tokens", type=int, default=64, metavar="N", help="longest answer in tokens (default: 64)")
+    group.add_argument("--ignore-eos", action="store_true", help="make every answer exactly --max-tokens long")
+    group.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
+    group.add_argument("--seed", type=int, default=0, help="seed of pictures, arrivals and resampling (default: 0)")
+    group.add_argument(
+        "--box-frame",
+        default="auto",
+        choices=["auto", "unit", "grid1000", "pixels", "resized-pixels"],
+        help="coordinates in which the model answers (default: auto, decided once for the run)",
+    )
+
+
+def _load_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--requests", type=int, metavar="N", help="measured requests for each target (default: 30)")
+    group.add_argument("--duration", type=float, metavar="SECONDS", help="measure for this long instead of --requests")
+    group.add_argument(
+        "--warmup", type=int, default=5, metavar="N", help="requests before measuring, with other pictures (default: 5)"
+    )
+    group.add_argument(
+        "--concurrency", type=int, default=1, metavar="N", help="closed loop: requests in flight (default: 1)"
+    )
+    group.add_argument(
+        "--rate",
+        type=float,
+        metavar="R",
+        help="open loop: requests per second, sent whether or not earlier ones have ended",
+    )
+    group.add_argument(
+        "--arrival",
+        choices=["constant", "poisson", "gamma"],
+        default="poisson",
+        help="open loop: spacing of requests (default: poisson)",
+    )
+    group.add_argument(
+        "--burstiness",
+        type=float,
+        default=1.0,
+        metavar="B",
+        help="gamma arrivals: 1 is Poisson, smaller is burstier (default: 1)",
+    )
+    group.add_argument(
+        "--max-in-flight",
+        type=int,
+        metavar="N",
+        help="open loop: hold requests back above this many; held ones are reported",
+    )
+    group.add_argument("--workers", default="1", metavar="N|auto", help="load-generating processes (default: 1)")
+    group.add_argument(
+        "--design",
+        choices=["interleaved", "serial"],
+        help="interleaved: ABBA blocks on a live pair; serial: A, B, A (default: interleaved)",
+    )
+
+
+def _verdict_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--primary",
+        default="e2e_p50",
+        metavar="METRIC",
+        help="the metric that decides, named before the run (default: e2e_p50)",
+    )
+    group.add_argument(
+        "--min-effect", default="3%", metavar="PERCENT", help="smallest difference worth having (default: 3%%)"
+    )
+    group.add_argument(
+        "--iou-margin",
+        type=float,
+        default=0.01,
+        metavar="IOU",
+        help="loss of mean IoU that would be tolerable (default: 0.01)",
+    )
+    group.add_argument(
+        "--slo",
+        action="append",
+        default=[],
+        metavar="METRIC=LIMIT",
+        help="objective for goodput, for example ttft=500ms or e2e=2s",
+    )
+    group.add_argument(
+        "--fail-if",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help='exit with code 5 when this holds, for example "fp8.e2e_p50 > bf16.e2e_p50 * 0.9"',
+    )
+
+
+def _output_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--out", default="results", metavar="DIR", help="where run directories are made (default: results/)"
+    )
+    group.add_argument("--quiet", action="store_true", help="no progress, only the verdict")
+    group.add_argument("--preflight-only", action="store_true", help="ask each target who it is, send no load")
+    group.add_argument("--version", action="version", version="halfweight 0.1.0")

@@ -1,0 +1,312 @@
+"""The border: files, environment and argv in; a checked `RunPlan` out. Nothing behind it doubts a value again."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from client.core.plan import (
+    Arrival,
+    BoxFrame,
+    Design,
+    LoadProfile,
+    RunPlan,
+    Slo,
+    Target,
+    Workload,
+)
+from client.core.thresholds import check_metric, check_threshold, parse_slo
+from client.errors import UsageError
+
+TARGETS_FILE = Path(__file__).parent.parent / "server" / "targets.toml"
+PROFILES = ("rtx-6000-ada", "h100")
+MAX_TARGETS_FILE_BYTES = 1_000_000
+
+
+class TargetEntry(BaseModel):
+    """One table of targets.toml, with the environment and the flags laid over it."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    url: str
+    model: str | None = None
+    precision: str = "unknown"
+    image: str | None = None
+    args: list[str] = Field(default_factory=list)
+    price_usd_per_hour: float | None = Field(default=None, gt=0)
+    api_key_env: str | None = None
+    server_log: str | None = None
+    sidecar: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        return base_url(value)
+
+    @field_validator("sidecar")
+    @classmethod
+    def _sidecar(cls, value: str | None) -> str | None:
+        return None if value in (None, "", "none") else value
+
+
+def base_url(text: str) -> str:
+    """`http://host:8000/v1/` -> `http://host:8000`. Raises ValueError for anything that is no http(s) address."""
+    parts = urlsplit(text if "//" in text else f"http://{text}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{text!r} is no http:// or https:// address")
+    if parts.username or parts.password:
+        raise ValueError("a key or password must not stand in the URL; name its variable with --api-key-env")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{text!r} has a query or fragment; give the base address only")
+    path = re.sub(r"/+$", "", parts.path)
+    return f"{parts.scheme}://{parts.netloc}{path.removesuffix('/v1')}"
+
+
+def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) -> RunPlan:
+    """Raises UsageError, with the place and the next step, for whatever cannot be done."""
+    targets = _targets(arguments, environment)
+    return RunPlan(
+        targets=targets,
+        workload=_workload(arguments),
+        load=_load(arguments),
+        design=_design(arguments, targets),
+        seed=_at_least("--seed", arguments.seed, 0),
+        primary=check_metric(arguments.primary, "--primary"),
+        min_effect=percent(arguments.min_effect, "--min-effect"),
+        iou_margin=arguments.iou_margin,
+        slos=tuple(_slo(text) for text in arguments.slo),
+        fail_if=tuple(check_threshold(text, [t.name for t in targets]) for text in arguments.fail_if),
+        simulate=arguments.simulate,
+    )
+
+
+def _design(arguments: argparse.Namespace, targets: tuple[Target, ...]) -> Design:
+    if len(targets) == 1:
+        return Design.SINGLE
+    return Design(arguments.design) if arguments.design else Design.INTERLEAVED
+
+
+def _slo(text: str) -> Slo:
+    return parse_slo(text)
+
+
+# ---------------------------------------------------------------- targets
+
+
+def _targets(arguments: argparse.Namespace, environment: Mapping[str, str]) -> tuple[Target, ...]:
+    if arguments.simulate is not None and arguments.simulate not in PROFILES:
+        raise UsageError(f"--simulate {arguments.simulate}: no such profile.", f"Known: {', '.join(PROFILES)}.")
+    tables = read_targets_file(Path(arguments.targets) if arguments.targets else TARGETS_FILE)
+    flags = _per_target_flags(arguments)
+    names = list(dict.fromkeys(arguments.target or ["bf16", "fp8"]))
+    for name in names:
+        if (
+            name not in tables
+            and "url" not in flags.get(name, {})
+            and not ("url" in flags.get("", {}) and len(names) == 1)
+        ):
+            raise UsageError(
+                f"--target {name}: no such target in {arguments.targets or 'server/targets.toml'}.",
+                f"Known: {', '.join(tables)}. For another server give --url {name}=http://HOST:PORT too.",
+            )
+    for name in flags:
+        if name and name not in names:
+            raise UsageError(
+                f"a flag names the target {name}, which is not measured.", f"Measured: {', '.join(names)}."
+            )
+    if "" in flags and "url" in flags[""] and len(names) > 1:
+        raise UsageError(
+            f"--url {flags['']['url']} would make {' and '.join(names)} one and the same server.",
+            "Say which target it is (--url fp8=http://…), or measure one target (--target fp8).",
+        )
+    targets = tuple(_target(name, tables.get(name, {}), flags, arguments, environment) for name in names)
+    _refuse_same_address(targets)
+    return targets
+
+
+def read_targets_file(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        if path.stat().st_size > MAX_TARGETS_FILE_BYTES:
+            raise UsageError(f"{path} is over {MAX_TARGETS_FILE_BYTES} bytes.", "That is no targets file.")
+        data = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}.", "Give a readable file with --targets.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML: {error}.", "server/targets.toml shows the form.") from None
+    tables = data.get("targets")
+    if not isinstance(tables, dict) or not tables or not all(isinstance(table, dict) for table in tables.values()):
+        raise UsageError(f"{path} has no [targets.NAME] tables.", "server/targets.toml shows the form.")
+    return tables
+
+
+def _per_target_flags(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
+    """{"fp8": {"url": …}, "": {…}} where the empty name stands for every target."""
+    known = {"url": arguments.url, "model": arguments.model, "api_key_env": arguments.api_key_env,
+             "price_usd_per_hour": arguments.price, "server_log": arguments.server_log, "sidecar": arguments.sidecar}  # fmt: skip
+    found: dict[str, dict[str, str]] = {}
+    for field, values in known.items():
+        for value in values:
+            name, equals, rest = value.partition("=")
+            named = bool(equals) and re.fullmatch(r"[A-Za-z0-9._-]+", name) is not None
+            found.setdefault(name if named else "", {})[field] = rest if named else value
+    return found
+
+
+def _target(
+    name: str,
+    table: dict[str, Any],
+    flags: dict[str, dict[str, str]],
+    arguments: argparse.Namespace,
+    environment: Mapping[str, str],
+) -> Target:
+    prefix = f"HALFWEIGHT_{re.sub(r'[^A-Za-z0-9]', '_', name).upper()}_"
+    from_environment = {
+        key.removeprefix(prefix).lower(): value
+        for key, value in environment.items()
+        if key.startswith(prefix) and value
+    }
+    fields = {**table, **from_environment, **flags.get("", {}), **flags.get(name, {})}
+    if arguments.simulate:
+        # A simulated server stands in for the real one: only the name and the precision of the target remain.
+        fields = {"url": "http://127.0.0.1:0", "precision": table.get("precision", name)}
+    try:
+        entry = TargetEntry.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        hint = f"It comes from targets.toml, {prefix}{where.upper()} or --{where.replace('_', '-')}."
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"target {name}, {where}: {message}.", hint) from None
+    if entry.api_key_env and not environment.get(entry.api_key_env):
+        raise UsageError(
+            f"target {name}: the environment variable {entry.api_key_env} is empty or not set.",
+            f"export {entry.api_key_env}=… and start again.",
+        )
+    return Target(
+        name=name,
+        base_url=entry.url,
+        model=entry.model,
+        precision=entry.precision if entry.precision != "unknown" else name,
+        image=entry.image,
+        engine_args=tuple(entry.args),
+        price_usd_per_hour=entry.price_usd_per_hour,
+        api_key_env=entry.api_key_env,
+        server_log=entry.server_log,
+        sidecar_url=entry.sidecar,
+        simulated=arguments.simulate is not None,
+    )
+
+
+def _refuse_same_address(targets: tuple[Target, ...]) -> None:
+    seen: dict[str, str] = {}
+    for target in targets:
+        if target.simulated:
+            continue
+        address = target.base_url.replace("//localhost", "//127.0.0.1")
+        if address in seen:
+            raise UsageError(
+                f"targets {seen[address]} and {target.name} are one and the same server: {target.base_url}.",
+                f"Give another address with --url {target.name}=http://HOST:PORT.",
+            )
+        seen[address] = target.name
+
+
+# ---------------------------------------------------------------- workload and load
+
+
+def _workload(arguments: argparse.Namespace) -> Workload:
+    match = re.fullmatch(r"(\d+)[xX](\d+)", arguments.image_size)
+    if not match:
+        raise UsageError(f"--image-size {arguments.image_size}: not a size.", "Write it as 1024x759.")
+    width, height = int(match[1]), int(match[2])
+    for side in (width, height):
+        if not 56 <= side <= 8192:
+            raise UsageError(
+                f"--image-size {arguments.image_size}: sides go from 56 to 8192 pixels.", "For example 1024x759."
+            )
+    return Workload(
+        images=arguments.images,
+        width=width,
+        height=height,
+        max_side=max(_at_least("--max-side", arguments.max_side, 56), 56),
+        repeat_image=arguments.repeat_image,
+        prompt=arguments.prompt,
+        system_prompt=arguments.system_prompt,
+        max_tokens=_at_least("--max-tokens", arguments.max_tokens, 1),
+        temperature=_between("--temperature", arguments.temperature, 0.0, 2.0),
+        ignore_eos=arguments.ignore_eos,
+        box_frame=BoxFrame(arguments.box_frame),
+    )
+
+
+def _load(arguments: argparse.Namespace) -> LoadProfile:
+    if arguments.requests is not None and arguments.duration is not None:
+        raise UsageError("--requests and --duration together: both say when to stop.", "Give one of them.")
+    if arguments.rate is not None and arguments.concurrency != 1:
+        raise UsageError(
+            "--rate and --concurrency together: an open loop has no fixed number in flight.",
+            "Give one of them; --max-in-flight caps an open loop.",
+        )
+    requests = (
+        None
+        if arguments.duration is not None
+        else _at_least(
+            "--requests", arguments.requests or (30 if arguments.requests is None else arguments.requests), 1
+        )
+    )
+    if arguments.rate is not None and not 0 < arguments.rate <= 100_000:
+        raise UsageError(f"--rate {arguments.rate}: must be above 0.", "For example --rate 8.")
+    concurrency = _at_least("--concurrency", arguments.concurrency, 1)
+    return LoadProfile(
+        arrival=Arrival.CLOSED if arguments.rate is None else Arrival(arguments.arrival),
+        concurrency=concurrency,
+        rate_per_s=arguments.rate,
+        burstiness=_between("--burstiness", arguments.burstiness, 1e-3, 1e3),
+        requests=requests,
+        duration_s=arguments.duration
+        if arguments.duration is None
+        else _between("--duration", arguments.duration, 0.5, 86_400 * 7),
+        warmup=_at_least("--warmup", arguments.warmup, 0),
+        workers=_workers(arguments.workers),
+        max_in_flight=None
+        if arguments.max_in_flight is None
+        else _at_least("--max-in-flight", arguments.max_in_flight, 1),
+    )
+
+
+def _workers(text: str) -> int:
+    """0 stands for auto: decided when the load is known."""
+    if text == "auto":
+        return 0
+    try:
+        return _at_least("--workers", int(text), 1)
+    except ValueError:
+        raise UsageError(f"--workers {text}: not a number.", "Give a number, or auto.") from None
+
+
+def percent(text: str, flag: str) -> float:
+    """`3%` or `0.03` -> 0.03."""
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise UsageError(f"{flag} {text}: not a percentage.", "Write it as 3%.") from None
+    return _between(flag, value, 0.0, 1.0)
+
+
+def _at_least(flag: str, value: int, least: int) -> int:
+    if value < least:
+        raise UsageError(f"{flag} {value}: must be at least {least}.", f"For example {flag} {max(least, 30)}.")
+    return value
+
+
+def _between(flag: str, value: float, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise UsageError(f"{flag} {value}: must lie from {low:g} to {high:g}.", "See --help.")
+    return value
