@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import httpx
 import msgspec
@@ -196,10 +196,3 @@ def _birth_marks(page: ServerSnapshot | None) -> tuple[str, ...]:
     return tuple(
         line.rpartition(" ")[2] for line in page.text.splitlines() if "_created{" in line or "_created " in line
     )
-
-
-def with_after(
-    introduction: Introduction, before: ServerSnapshot | None, after: ServerSnapshot | None
-) -> ServerEvidence:
-    """The same server with its counters around the measured phase."""
-    return msgspec.structs.replace(replace(introduction).server, before=before, after=after)

@@ -1,0 +1,115 @@
+"""Findings -> report.md: fits a model card, a README or a pull request."""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from client.core.findings import Findings, Severity
+from client.reports.format import estimate
+from client.reports.tables import headers, main_rows
+
+
+def render(findings: Findings) -> str:
+    """The whole report. Same findings, same bytes."""
+    parts = [
+        _top(findings),
+        _table(findings),
+        _not_measured(findings),
+        _gates(findings),
+        _reasons(findings),
+        _details(findings),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def safe(text: str) -> str:
+    """Text that came from outside, made harmless: no control characters, no HTML, no table or link syntax."""
+    cleaned = "".join(char if char.isprintable() else " " for char in text)
+    for char, entity in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        (">", "&gt;"),
+        ("|", "&#124;"),
+        ("`", "'"),
+        ("[", "&#91;"),
+        ("]", "&#93;"),
+    ):
+        cleaned = cleaned.replace(char, entity)
+    return cleaned
+
+
+def _top(findings: Findings) -> str:
+    lines = [f"# {safe(findings.question)}" if findings.question else "# Halfweight"]
+    if findings.simulated:
+        note = findings.simulated_note or "these numbers come from a simulated server, not from a GPU"
+        lines.append(f"> **SIMULATED**: {safe(note)}")
+    if findings.interrupted:
+        lines.append("> **Interrupted**: what was measured until then is below.")
+    if not findings.valid:
+        reasons = "\n".join(f"> - {safe(reason)}" for reason in findings.invalid_reasons)
+        lines.append(f"> **INVALID**: these numbers must not decide.\n{reasons}")
+    lines.append(f"**{safe(findings.headline)}**" if findings.headline else "")
+    lines.append(safe(" ".join(part for part in (findings.load, findings.workload) if part)))
+    return "\n\n".join(line for line in lines if line)
+
+
+def _table(findings: Findings) -> str:
+    head = headers(findings)
+    rows = [[cell.replace("|", "&#124;") for cell in row] for row in main_rows(findings)]
+    title = "## Results (SIMULATED)" if findings.simulated else "## Results"
+    table = tabulate(
+        rows, headers=head, tablefmt="pipe", disable_numparse=True, colalign=["left", *["right"] * (len(head) - 1)]
+    )
+    note = f"Brackets hold {findings.confidence:.0%} intervals. Primary metric, named before the run: `{findings.primary}`. "
+    note += f"Smallest effect worth having: {findings.min_effect:.0%}."
+    return f"{title}\n\n{table}\n\n{note}"
+
+
+def _not_measured(findings: Findings) -> str:
+    if not findings.not_measured:
+        return ""
+    return "## Not measured\n\n" + "\n".join(f"- {safe(item)}" for item in findings.not_measured)
+
+
+def _gates(findings: Findings) -> str:
+    if not findings.gates:
+        return ""
+    lines = []
+    for gate in findings.gates:
+        mark = "**INVALID**" if gate.severity is Severity.INVALID else "Note"
+        of = f" ({', '.join(gate.metrics)})" if gate.metrics else ""
+        lines.append(f"- {mark}{of}: {safe(gate.fact)} *Next:* {safe(gate.next_step)}")
+    return "## Can these numbers be trusted?\n\n" + "\n".join(lines)
+
+
+def _reasons(findings: Findings) -> str:
+    told = findings.recommendation
+    lines = [f"## Recommendation\n\n{safe(told.sentence)}"]
+    for title, items in (("Because", told.reasons), ("What would change it", told.would_change)):
+        if items:
+            lines.append(f"{title}:\n\n" + "\n".join(f"- {safe(item)}" for item in items))
+    for pair in findings.comparisons:
+        if pair.parity.sentence:
+            lines.append(safe(pair.parity.sentence))
+        if pair.memory_story:
+            lines.append("## Where the memory went\n\n" + "\n".join(f"- {safe(item)}" for item in pair.memory_story))
+    for threshold in findings.thresholds:
+        lines.append(f"- Threshold `{safe(threshold.text)}`: **{threshold.result}**. {safe(threshold.sentence)}")
+    return "\n\n".join(lines)
+
+
+def _details(findings: Findings) -> str:
+    names = sorted({metric for target in findings.targets.values() for metric in target.metrics})
+    rows = [[name, *(estimate(target.metrics.get(name)) for target in findings.targets.values())] for name in names]
+    table = tabulate(rows, headers=["metric", *findings.targets], tablefmt="pipe", disable_numparse=True)
+    facts = []
+    for target in findings.targets.values():
+        version = f", server {safe(target.server_version)}" if target.server_version else ""
+        facts.append(f"- **{safe(target.name)}**: {safe(target.precision)}, model {safe(target.model or 'unknown')}{version}, "
+                     f"{target.requests_ok} of {target.requests_sent} requests ok, {target.distinct_images} distinct images")  # fmt: skip
+        facts.extend(f"  - {safe(note)}" for note in target.notes)
+    host = "; ".join(
+        f"{safe(key)} {safe(value)}" for key, value in sorted({**findings.host, **findings.versions}.items())
+    )
+    torn = f"\n\n{findings.torn_lines} torn lines were set aside." if findings.torn_lines else ""
+    return f"## Details\n\n{chr(10).join(facts)}\n\n{table}\n\nRun `{safe(findings.run_id)}`, started {findings.started_utc}. {host}{torn}"

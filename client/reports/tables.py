@@ -1,0 +1,134 @@
+"""Findings -> rows of text, used alike by the terminal and by Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from client.core.findings import Comparison, Findings, Memory, Parity, TargetFindings, Word
+from client.reports.format import NOT_MEASURED, change, estimate, exact_change, gib, percent
+
+Row = list[str]
+
+LATENCIES = (
+    ("Latency, median (E2E)", "e2e_ms_p50"),
+    ("Latency, p95 (E2E)", "e2e_ms_p95"),
+    ("Latency, p99 (E2E)", "e2e_ms_p99"),
+    ("Response time from intended, p95", "response_ms_p95"),
+    ("Time to first token, median", "ttft_ms_p50"),
+    ("Time to first token, p95", "ttft_ms_p95"),
+    ("Time per output token, median", "tpot_ms_p50"),
+    ("Throughput", "requests_per_s"),
+    ("Output tokens", "output_tokens_per_s"),
+    ("Goodput", "goodput_per_s"),
+)
+
+
+def headers(findings: Findings) -> Row:
+    names = [target.name for target in findings.targets.values()]
+    if not findings.comparisons:
+        return ["", *names]
+    if len(findings.comparisons) == 1:
+        return ["", *names, "Change"]
+    return ["", *names, *(f"{pair.candidate} against {pair.baseline}" for pair in findings.comparisons)]
+
+
+def main_rows(findings: Findings) -> list[Row]:
+    """What the hand-made benchmark showed, then what it left out. Rows that nobody measured are in `not_measured`, not here."""
+    rows = [
+        _memory_row(findings, "Model weights", lambda m: m.weights_gib),
+        _memory_row(findings, "KV cache", lambda m: m.kv_cache_gib, _kv_text),
+        _memory_row(findings, "Whole GPU, at peak", lambda m: m.whole_gpu_peak_gib or m.whole_gpu_idle_gib),
+        *(_metric_row(findings, label, metric) for label, metric in LATENCIES),
+        _quality_row(findings),
+        _dict_row(findings, "First request (cold)", lambda t: t.cold_start, "e2e_ms"),
+        _dict_row(findings, "Energy per request", lambda t: t.energy, "joules_per_request"),
+        _dict_row(findings, "Cost per 1,000 images", lambda t: t.cost, "usd_per_1000_images"),
+        _dict_row(findings, "Prefix-cache hits", lambda t: t.caches, "prefix_hit_rate"),
+        _dict_row(findings, "Image-cache hits", lambda t: t.caches, "image_hit_rate"),
+        _error_row(findings),
+    ]
+    return [row for row in rows if row]
+
+
+def _row(findings: Findings, label: str, cells: list[str], changes: Callable[[Comparison], str]) -> Row:
+    """Empty when no target has anything to say: such a row belongs to `not_measured`."""
+    if all(cell in (NOT_MEASURED, "unknown") for cell in cells):
+        return []
+    return [label, *cells, *(changes(pair) for pair in findings.comparisons)]
+
+
+def _metric_row(findings: Findings, label: str, metric: str) -> Row:
+    cells = [estimate(target.metrics.get(metric)) for target in findings.targets.values()]
+    return _row(findings, label, cells, lambda pair: change(pair.effects.get(metric)) if metric in pair.effects else "")
+
+
+def _memory_row(
+    findings: Findings,
+    label: str,
+    value: Callable[[Memory], float | None],
+    text: Callable[[Memory], str] | None = None,
+) -> Row:
+    show = text or (lambda memory: gib(value(memory)))
+    cells = [show(target.memory) for target in findings.targets.values()]
+
+    def delta(pair: Comparison) -> str:
+        before, after = (value(findings.targets[name].memory) for name in (pair.baseline, pair.candidate))
+        return exact_change(before, after)
+
+    return _row(findings, label, cells, delta)
+
+
+def _kv_text(memory: Memory) -> str:
+    if memory.kv_cache_gib is None and memory.kv_cache_tokens is None:
+        return "unknown"
+    tokens = "" if memory.kv_cache_tokens is None else f"{memory.kv_cache_tokens:,} tokens"
+    size = "" if memory.kv_cache_gib is None else gib(memory.kv_cache_gib)
+    return " = ".join(part for part in (size, tokens) if part)
+
+
+def _quality_row(findings: Findings) -> Row:
+    cells = []
+    for target in findings.targets.values():
+        score = None if target.quality is None else target.quality.scores.get("mean_iou")
+        cells.append(estimate(score))
+    return _row(findings, "Accuracy, mean IoU", cells, lambda pair: _parity_text(pair.parity))
+
+
+def _parity_text(parity: Parity) -> str:
+    if parity.word is Word.NOT_MEASURED:
+        return NOT_MEASURED
+    difference = parity.iou_difference
+    if difference.value is None:
+        return str(parity.word)
+    sign = "+" if difference.value >= 0 else "−"
+    text = f"{parity.word}: {sign}{abs(difference.value):.4f}"
+    if difference.low is not None and difference.high is not None:
+        text += f" [{difference.low:+.4f}, {difference.high:+.4f}]".replace("-", "−")
+    return text
+
+
+def _dict_row(findings: Findings, label: str, values: Callable[[TargetFindings], dict], key: str) -> Row:  # type: ignore[type-arg]
+    items = [values(target).get(key) for target in findings.targets.values()]
+    cells = [estimate(item) for item in items]
+    by_name = dict(zip(findings.targets, items, strict=True))
+
+    def delta(pair: Comparison) -> str:
+        effect = next((pair.effects[name] for name in (key, f"{key}_p50") if name in pair.effects), None)
+        if effect is not None:
+            return change(effect)
+        a, b = by_name[pair.baseline], by_name[pair.candidate]
+        if a is None or b is None or a.value is None or b.value is None or a.unit == "share" or a.value == 0:
+            return ""
+        # One observation for each arm has no interval, so it gets no verdict either.
+        return f"{percent(b.value / a.value - 1)} (n = {min(a.n, b.n)}, no interval)"
+
+    return _row(findings, label, cells, delta)
+
+
+def _error_row(findings: Findings) -> Row:
+    cells = []
+    for target in findings.targets.values():
+        failed = sum(target.errors.values())
+        kinds = ", ".join(f"{count} {name}" for name, count in sorted(target.errors.items()))
+        cells.append(f"{failed} of {target.requests_sent}" + (f" ({kinds})" if kinds else ""))
+    return ["Failed requests", *cells, *("" for _ in findings.comparisons)]

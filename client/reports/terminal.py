@@ -1,0 +1,73 @@
+"""Findings -> the text that ends a run in a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+
+from tabulate import tabulate
+
+from client.core.findings import Findings, Severity
+from client.reports.tables import headers, main_rows
+
+WIDTH = 100
+
+
+def plain(text: str) -> str:
+    """Text from outside without control characters: a model's answer must not steer the reader's terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _wrap(text: str, first: str = "", rest: str | None = None) -> str:
+    after = first if rest is None else rest
+    return textwrap.fill(plain(text), WIDTH, initial_indent=first, subsequent_indent=after, break_on_hyphens=False)
+
+
+def render(findings: Findings) -> str:
+    parts = [_top(findings), _table(findings), _foot(findings)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _top(findings: Findings) -> str:
+    lines = []
+    if findings.simulated:
+        note = findings.simulated_note or "a simulated server, not a GPU"
+        lines.append(_wrap(f"SIMULATED: {note}"))
+    if findings.interrupted:
+        lines.append("INTERRUPTED: this is what was measured until then.")
+    if not findings.valid:
+        lines.append("INVALID: these numbers must not decide.")
+        lines.extend(_wrap(reason, "  × ", "    ") for reason in findings.invalid_reasons)
+    if findings.headline:
+        lines.append(_wrap(findings.headline))
+    lines.append(_wrap(" ".join(part for part in (findings.load, findings.workload) if part)))
+    return "\n".join(line for line in lines if line)
+
+
+def _table(findings: Findings) -> str:
+    head = headers(findings)
+    align = ["left", *["right"] * len(findings.targets), *["left"] * len(findings.comparisons)]
+    table = tabulate(main_rows(findings), headers=head, tablefmt="simple", disable_numparse=True, colalign=align)
+    note = f"[…] {findings.confidence:.0%} interval"
+    if findings.comparisons:
+        note += f" · primary metric: {findings.primary} · smallest effect worth having: {findings.min_effect:.0%}"
+    if findings.simulated:
+        note += " · SIMULATED"
+    return f"{table}\n{note}"
+
+
+def _foot(findings: Findings) -> str:
+    lines = []
+    if findings.not_measured:
+        lines.append(_wrap("Not measured: " + "; ".join(findings.not_measured) + "."))
+    for gate in findings.gates:
+        mark = "INVALID" if gate.severity is Severity.INVALID else "note"
+        lines.append(_wrap(f"{mark}: {gate.fact} {gate.next_step}", "", "  "))
+    for threshold in findings.thresholds:
+        lines.append(_wrap(f"threshold {threshold.result}: {threshold.sentence}", "", "  "))
+    for pair in findings.comparisons:
+        lines.extend(_wrap(item) for item in (pair.parity.sentence, *pair.memory_story[:2]) if item)
+    if findings.comparisons:
+        lines.append("")
+        lines.append(_wrap(f"=> {findings.recommendation.sentence}", "", "   "))
+        lines.extend(_wrap(reason, "   · ", "     ") for reason in findings.recommendation.reasons)
+    return "\n".join(lines)
