@@ -1,0 +1,178 @@
+"""The order of a run: cold start, warm-up, measured blocks, counters around them. Puts the rooms together and computes nothing.
+
+Both arms go through the same stages with the same picture numbers. Each stage leaves its lines in the run directory before the next one
+begins, so that whatever happens later, what was measured stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from client.core.blocks import Block, arm_plan, block_plan
+from client.core.evidence import ServerEvidence
+from client.core.plan import RunPlan
+from client.core.records import ImageFact, Outcome, Phase, PhaseWindow, RequestRecord, ServerSnapshot, WorkerHealth
+from client.core.schedule import Schedule
+from client.errors import TargetError
+from client.preflight import Introduction
+from client.progress import Progress
+from client.rundir import RunDir
+
+
+class BlockOutcome(Protocol):
+    @property
+    def window(self) -> PhaseWindow: ...
+    @property
+    def health(self) -> Sequence[WorkerHealth]: ...
+
+
+class Fleet(Protocol):
+    """What sends: `client.generator.LocalFleet` in this process, `client.workers.Fleet` in several."""
+
+    async def start(self) -> None: ...
+    async def run(
+        self, target_name: str, slots: Schedule, *, phase: Phase, block: int | None, level: int
+    ) -> BlockOutcome: ...
+    async def stop(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Pictures(Protocol):
+    """Where request bodies come from (`client.workload.Bodies`)."""
+
+    async def prepare(self, images: Sequence[int]) -> None: ...
+    def fact(self, image: int) -> ImageFact | None: ...
+
+
+class Energy(Protocol):
+    """The energy counter of a target's GPU, in millijoules; None when it is not measured."""
+
+    async def __call__(self, target: str) -> int | None: ...
+
+
+class Campaign:
+    def __init__(
+        self,
+        plan: RunPlan,
+        run_dir: RunDir,
+        met: Mapping[str, Introduction],
+        fleet: Fleet,
+        pictures: Pictures,
+        snapshot: Callable[[str], Awaitable[ServerSnapshot]],
+        energy: Energy,
+        progress: Progress,
+    ) -> None:
+        self._plan = plan
+        self._run_dir = run_dir
+        self._met = met
+        self._fleet = fleet
+        self._pictures = pictures
+        self._snapshot = snapshot
+        self._energy = energy
+        self._progress = progress
+        self._before: dict[str, ServerSnapshot] = {}
+        self._facts: set[str] = set()
+        self._last: RequestRecord | None = None
+        self.interrupted = False
+
+    def see(self, record: RequestRecord) -> None:
+        """Called with each record as it is written."""
+        self._last = record
+        self._progress.record(record)
+
+    def interrupt(self) -> None:
+        """Stops sending. What is in flight is cancelled and leaves its record."""
+        self.interrupted = True
+        self._fleet.abort()
+
+    async def run(self) -> None:
+        """Returns when all is measured, or soon after `interrupt`. Raises TargetError when a target cannot answer its first request."""
+        plan = self._plan
+        stages = arm_plan(plan.load, plan.seed)
+        names = [target.name for target in plan.targets]
+        blocks = block_plan(plan.targets, plan.design, plan.load, plan.seed)
+        await self._fleet.start()
+        try:
+            for name in names:
+                await self._cold(name, stages.cold[0])
+            for name in names:
+                await self._stage(f"warming up {name}", name, stages.warmup[0], Phase.WARMUP)
+            for number, block in enumerate(blocks):
+                await self._measure(block, number, len(blocks))
+                if self._ends_arm(number, blocks):
+                    await self._after(block.target)
+            for name in names:
+                if self.interrupted and name in self._before:
+                    await self._after(name)
+        finally:
+            await self._fleet.stop()
+
+    async def _cold(self, name: str, slots: Schedule) -> None:
+        await self._stage(f"first request to {name} (cold)", name, slots, Phase.COLD)
+        record = self._last
+        if record is not None and not self.interrupted and record.outcome is not Outcome.OK:
+            raise first_request_failed(name, record, self._plan)
+
+    async def _measure(self, block: Block, number: int, of: int) -> None:
+        if self.interrupted:
+            return
+        if block.target not in self._before:
+            self._before[block.target] = await self._snapshot(block.target)
+        text = f"measuring {block.target} (block {number + 1} of {of})"
+        await self._stage(text, block.target, block.slots, Phase.MEASURE, block.number, block.level)
+
+    async def _stage(
+        self, text: str, name: str, slots: Schedule, phase: Phase, block: int | None = None, level: int = 0
+    ) -> None:
+        if self.interrupted or not len(slots):
+            return
+        self._progress.stage(text, len(slots))
+        numbers = [slot.image for slot in slots]
+        await self._pictures.prepare(numbers)
+        if self.interrupted:
+            return
+        energy_start = await self._energy(name)
+        result = await self._fleet.run(name, slots, phase=phase, block=block, level=level)
+        energy_end = await self._energy(name)
+        window = msgspec.structs.replace(result.window, energy_start_mj=energy_start, energy_end_mj=energy_end)
+        self._run_dir.append("phases", window)
+        for health in result.health:
+            self._run_dir.append("health", health)
+        self._write_facts(numbers)
+
+    def _write_facts(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            fact = self._pictures.fact(number)
+            if fact is not None and fact.image_id not in self._facts:
+                self._facts.add(fact.image_id)
+                self._run_dir.append("images", fact)
+
+    @staticmethod
+    def _ends_arm(number: int, blocks: Sequence[Block]) -> bool:
+        return all(later.target != blocks[number].target for later in blocks[number + 1 :])
+
+    async def _after(self, name: str) -> None:
+        met = self._met[name]
+        after = await self._snapshot(name)
+        evidence: ServerEvidence = msgspec.structs.replace(met.server, before=self._before.get(name), after=after)
+        self._run_dir.write_server(evidence)
+
+
+def first_request_failed(name: str, record: RequestRecord, plan: RunPlan) -> TargetError:
+    """A server that cannot answer one request will not answer a hundred: say what it said, and what to do."""
+    said = record.error or str(record.outcome)
+    if record.status == 400 and "max" in said and "len" in said:
+        hint = "The picture makes more tokens than the model's context: send smaller ones (--max-side 768), or serve with a larger --max-model-len."
+    elif record.status == 404:
+        hint = f"Choose another model with --model {name}=MODEL."
+    elif record.status in (401, 403):
+        hint = "Name the variable that holds the key with --api-key-env."
+    elif record.outcome.censored:
+        hint = f"It may still be busy loading: give --wait, or look at its log. The limit was {plan.timeouts.first_byte_s:.0f} s to the first byte."
+    else:
+        hint = "Look at the server's log; the record is in the run directory."
+    status = f" (HTTP {record.status})" if record.status not in (None, 200) else ""
+    return TargetError(f"target {name} did not answer its first request: {record.outcome}{status}: {said}.", hint)
