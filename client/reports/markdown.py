@@ -93,8 +93,10 @@ def _reasons(findings: Findings) -> str:
             lines.append(safe(pair.parity.sentence))
         if pair.memory_story:
             lines.append("## Where the memory went\n\n" + "\n".join(f"- {safe(item)}" for item in pair.memory_story))
-    for threshold in findings.thresholds:
-        lines.append(f"- Threshold `{safe(threshold.text)}`: **{threshold.result}**. {safe(threshold.sentence)}")
+    lines.extend(
+        f"- Threshold `{safe(threshold.text)}`: **{threshold.result}**. {safe(threshold.sentence)}"
+        for threshold in findings.thresholds
+    )
     return "\n\n".join(lines)
 
 

@@ -62,8 +62,7 @@ def _foot(findings: Findings) -> str:
     for gate in findings.gates:
         mark = "INVALID" if gate.severity is Severity.INVALID else "note"
         lines.append(_wrap(f"{mark}: {gate.fact} {gate.next_step}", "", "  "))
-    for threshold in findings.thresholds:
-        lines.append(_wrap(f"threshold {threshold.result}: {threshold.sentence}", "", "  "))
+    lines.extend(_wrap(f"threshold {item.result}: {item.sentence}", "", "  ") for item in findings.thresholds)
     for pair in findings.comparisons:
         lines.extend(_wrap(item) for item in (pair.parity.sentence, *pair.memory_story[:2]) if item)
     if findings.comparisons:
