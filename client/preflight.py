@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import httpx
@@ -14,7 +15,6 @@ from client.core.plan import Target
 from client.core.records import ServerSnapshot
 from client.errors import TargetError
 
-PAGE_LIMIT_BYTES = 8 * 1024 * 1024
 ASK_LIMIT_S = 10.0
 RETRY_EVERY_S = 1.0
 
@@ -45,9 +45,18 @@ class Introduction:
 
 
 class Preflight:
-    def __init__(self, client: httpx.AsyncClient, keys: dict[str, str], wait_s: float = 0.0) -> None:
+    """`snapshot` gives the /metrics page of a target by its name (`client.telemetry`)."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        keys: Mapping[str, str],
+        snapshot: Callable[[str], Awaitable[ServerSnapshot]],
+        wait_s: float = 0.0,
+    ) -> None:
         self._client = client
         self._keys = keys
+        self._snapshot = snapshot
         self._wait_s = wait_s
 
     async def meet_all(self, targets: tuple[Target, ...]) -> tuple[Introduction, ...]:
@@ -66,7 +75,7 @@ class Preflight:
             )
         model, served = _choose_model(target, response)
         version = await self._version(target)
-        page = await self.metrics(target)
+        page = await self._snapshot(target.name)
         missing = [] if page.text is not None else ["server counters (/metrics)"]
         server = ServerEvidence(
             target=target.name,
@@ -81,24 +90,6 @@ class Preflight:
             simulated_note=health.headers.get("x-halfweight-simulated"),
             round_trip_ns=round_trip,
             missing=tuple(missing),
-        )
-
-    async def metrics(self, target: Target) -> ServerSnapshot:
-        """The /metrics page now. Its `why` says why there is none; that is no error: many endpoints have no such page."""
-        text, why = None, None
-        try:
-            response, _ = await self._get(target, "/metrics")
-            kind = response.headers.get("content-type", "")
-            if response.status_code != 200:
-                why = f"HTTP {response.status_code}"
-            elif "html" in kind or len(response.content) > PAGE_LIMIT_BYTES:
-                why = f"an answer of {len(response.content)} bytes of {kind or 'no type'}"
-            else:
-                text = response.text
-        except TargetError as error:
-            why = error.fact
-        return ServerSnapshot(
-            target=target.name, mono_ns=time.monotonic_ns(), wall_ns=time.time_ns(), text=text, why=why
         )
 
     async def _healthy(self, target: Target) -> httpx.Response:

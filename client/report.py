@@ -46,6 +46,11 @@ def exit_code(findings: Findings) -> int:
     return 0
 
 
+def show(findings: Findings, path: Path) -> None:
+    print(terminal.render(findings))
+    print(f"\nEverything is in {path}/ (report.md, findings.json, requests.jsonl)")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m client.report",
@@ -64,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         sys.stdout.buffer.write(as_json(findings))
     else:
-        print(terminal.render(findings))
-        print(f"\nWritten: {arguments.run_dir / 'report.md'} and findings.json")
+        show(findings, arguments.run_dir)
     return 0
 
 

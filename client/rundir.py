@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,6 +143,12 @@ class RunDir:
             evidence, log_text=None, before=_without_text(evidence.before), after=_without_text(evidence.after)
         )
         self.write_file(f"{folder}/server.json", msgspec.json.format(msgspec.json.encode(slim), indent=1))
+
+    def discard_if_empty(self) -> None:
+        """Takes the folder away again when not one request was recorded: a run that never began leaves nothing to explain."""
+        self.close()
+        if not any(file.stat().st_size for file in self.path.glob("requests*.jsonl")):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def close(self) -> None:
         for file in self._files.values():

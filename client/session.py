@@ -1,0 +1,169 @@
+"""One run with everything it needs, opened in order and closed in the opposite one: transport, servers' introductions, pictures, fleet, GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from client.campaign import Campaign
+from client.core.plan import RunPlan, Target
+from client.core.records import RequestRecord, ServerSnapshot
+from client.core.sidecar import sidecar_applies
+from client.endpoint import Endpoint
+from client.generator import LocalFleet
+from client.preflight import Introduction, Preflight
+from client.progress import Progress
+from client.rundir import RunDir
+from client.telemetry import MetricsScraper, SidecarClient
+from client.transport import new_client
+from client.workload import Bodies, BodyStore, Pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line decided beside the plan. `keys` maps a target's name to its API key and never leaves the process."""
+
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ca_file: str | None = None
+    wait_s: float = 0.0
+
+
+async def introduce(plan: RunPlan, asked: Asked, progress: Progress) -> tuple[Introduction, ...]:
+    """Every target, met. Raises TargetError for the first that cannot be used."""
+    progress.stage("meeting the targets")
+    client = new_client(ca_file=asked.ca_file)
+    try:
+        with _scrapers(plan.targets) as scrapers:
+            preflight = Preflight(client, asked.keys, lambda name: _page(scrapers[name]), asked.wait_s)
+            return await preflight.meet_all(plan.targets)
+    finally:
+        await client.aclose()
+
+
+async def measure(
+    plan: RunPlan, asked: Asked, met: tuple[Introduction, ...], pictures: Pictures, run_dir: RunDir, progress: Progress
+) -> bool:
+    """The whole campaign. Returns whether a person or a signal ended it early. `plan.targets` are the targets as introduced."""
+    client = new_client(ca_file=asked.ca_file)
+    store = BodyStore(pictures)
+    try:
+        with _scrapers(plan.targets) as scrapers:
+            async with _gpus(plan.targets, run_dir, progress) as gpus:
+                campaign = Campaign(
+                    plan,
+                    run_dir,
+                    {one.target.name: one for one in met},
+                    LocalFleet(
+                        {t.name: Endpoint(client, t, plan.timeouts, asked.keys.get(t.name)) for t in plan.targets},
+                        bodies := {
+                            t.name: Bodies(pictures, plan.workload, t.model or "", store=store) for t in plan.targets
+                        },
+                        lambda record: keep(record),
+                    ),
+                    bodies[plan.targets[0].name],
+                    lambda name: _page(scrapers[name]),
+                    gpus.energy,
+                    progress,
+                )
+
+                def keep(record: RequestRecord) -> None:
+                    run_dir.append("requests", record)
+                    campaign.see(record)
+
+                with _signals(campaign):
+                    await campaign.run()
+                return campaign.interrupted
+    finally:
+        store.close()
+        await client.aclose()
+
+
+async def _page(scraper: MetricsScraper) -> ServerSnapshot:
+    return await asyncio.to_thread(scraper.snapshot)
+
+
+@contextlib.contextmanager
+def _scrapers(targets: tuple[Target, ...]) -> Iterator[dict[str, MetricsScraper]]:
+    scrapers = {target.name: MetricsScraper(target.name, target.base_url) for target in targets}
+    try:
+        yield scrapers
+    finally:
+        for scraper in scrapers.values():
+            scraper.close()
+
+
+@contextlib.contextmanager
+def _signals(campaign: Campaign) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM stops sending and keeps what was measured; a second one ends the process as usual."""
+    loop = asyncio.get_running_loop()
+    caught = (signal.SIGINT, signal.SIGTERM)
+
+    def stop() -> None:
+        for number in caught:
+            loop.remove_signal_handler(number)
+        campaign.interrupt()
+
+    for number in caught:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)
+
+
+class _Gpus:
+    """The sidecars of a run: one client for each address, its samples going straight to a file of the run directory."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self._run_dir = run_dir
+        self._clients: dict[str, SidecarClient] = {}
+        self._by_target: dict[str, str] = {}
+
+    def open(self, targets: tuple[Target, ...], progress: Progress) -> None:
+        for target in targets:
+            url = target.base_url if target.simulated else target.sidecar_url
+            if url is None:
+                continue
+            applies, why = sidecar_applies(target, url)
+            if not applies:
+                progress.note(f"{target.name}: {why}")
+                continue
+            if url not in self._clients:
+                client = SidecarClient(url)
+                if (problem := client.open()) is not None:
+                    progress.note(problem)
+                self._clients[url] = client
+                name = f"gpu-{len(self._clients) - 1}"
+                client.start(lambda sample, name=name: self._run_dir.append(name, sample))  # type: ignore[misc]
+            self._by_target[target.name] = url
+
+    def close(self) -> None:
+        for number, (url, client) in enumerate(self._clients.items()):
+            client.stop()
+            owners = [name for name, address in self._by_target.items() if address == url]
+            evidence = client.evidence(owners[0] if len(owners) == 1 else None)
+            # `why` is about the samples of this client: they are in the file, not in the header.
+            if client.samples:
+                evidence = msgspec.structs.replace(evidence, why=None)
+            self._run_dir.write_file(f"gpu-{number}.json", msgspec.json.format(msgspec.json.encode(evidence), indent=1))
+            client.close()
+
+    async def energy(self, target: str) -> int | None:
+        client = self._clients.get(self._by_target.get(target, ""))
+        return None if client is None else await asyncio.to_thread(client.energy_total_mj)
+
+
+@contextlib.asynccontextmanager
+async def _gpus(targets: tuple[Target, ...], run_dir: RunDir, progress: Progress) -> AsyncIterator[_Gpus]:
+    gpus = _Gpus(run_dir)
+    await asyncio.to_thread(gpus.open, targets, progress)
+    try:
+        yield gpus
+    finally:
+        await asyncio.to_thread(gpus.close)
