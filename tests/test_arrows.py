@@ -13,6 +13,9 @@ ROOMS = {
     "generator",
     "endpoint",
     "transport",
+    "connection",
+    "exchange",
+    "sockets",
     "workers",
     "containers",
     "telemetry",
@@ -31,12 +34,24 @@ SIDEWAYS = {
         "workload",
     },  # builds the whole client inside the child process
     "endpoint": {"transport"},  # reads the stamps that the transport leaves in the response
+    # One transport in four files: the pool over sockets, over HTTP and its time limits, over the state of one request.
+    "transport": {"sockets", "connection", "exchange"},
+    "sockets": {"connection", "exchange"},
+    "connection": {"exchange"},
     "campaign": ROOMS - {"campaign"},  # puts the rooms together
     "preflight": {"endpoint", "transport"},  # asks one real question before the load
 }
 # One door per package: only these modules may import it.
 DOORS = {
-    "httpx": {"client.transport", "client.endpoint", "client.telemetry", "client.preflight"},
+    "httpx": {
+        "client.transport",
+        "client.sockets",
+        "client.connection",
+        "client.exchange",
+        "client.endpoint",
+        "client.telemetry",
+        "client.preflight",
+    },
     "docker": {"client.containers"},
     "pydantic": {"client.config", "client.workload", "server"},
     "pynvml": {"server"},

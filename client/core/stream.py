@@ -1,0 +1,368 @@
+"""Server-sent events -> events -> token marks, byte-exact whatever the borders of the pieces.
+
+Events are split on bytes, never on decoded text: JSON may hold U+2028, U+2029 and U+0085 raw, which `str.splitlines` would cut.
+Grammar: WHATWG HTML, "Server-sent events", 9.2.6: lines end in LF, CRLF or CR; a leading BOM is dropped; `:` starts a comment.
+Of the fields only `data` matters to a chat stream.
+
+A token chunk is one with a choice 0 that is not the role-only first chunk. Its text may be empty: special tokens are stripped by
+the server, and half a character is held back. Both the first token and the first text are marked.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+LINE_LIMIT = 8 << 20
+"""Bytes that one line, one event or one whole JSON answer may have."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class LineTooLong(ValueError):
+    """A line, or the data of one event, passed the limit."""
+
+
+class SseReader:
+    """Bytes in, payloads of complete events out. Linear in the number of bytes, however they are cut."""
+
+    __slots__ = ("_after_cr", "_data", "_data_bytes", "_limit", "_rest", "_rest_bytes", "_started")
+
+    def __init__(self, limit: int = LINE_LIMIT) -> None:
+        self._limit = limit
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._after_cr = False
+        self._started = False
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The payloads of the events that this piece ends. Raises LineTooLong."""
+        if not self._started:
+            piece = self._start(piece)
+        if self._after_cr and piece:
+            self._after_cr = False
+            if piece[0] == 10:
+                piece = piece[1:]
+        events: list[bytes] = []
+        if b"\r" in piece:
+            piece = self._without_cr(piece)
+        lines = piece.split(b"\n")
+        last = lines.pop()
+        for line in lines:
+            if self._rest:
+                self._rest.append(line)
+                line = b"".join(self._rest)
+                self._rest.clear()
+                self._rest_bytes = 0
+            if not line:
+                if self._data:
+                    event = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+                    self._data.clear()
+                    self._data_bytes = 0
+                    if event:
+                        events.append(event)
+            else:
+                self._line(line)
+        if last:
+            self._rest.append(last)
+            self._rest_bytes += len(last)
+            if self._rest_bytes > self._limit:
+                raise LineTooLong(f"a line of the stream is longer than {self._limit} bytes")
+        return events
+
+    def close(self) -> list[bytes]:
+        """What an ended connection leaves: an event without its blank line. The standard drops it; a truncated answer is
+        better told by what it held, and without its finish_reason it is no success anyway."""
+        if self._rest:
+            line = b"".join(self._rest)
+            self._rest.clear()
+            self._line(line)
+        event = b"\n".join(self._data)
+        self._data.clear()
+        return [event] if event else []
+
+    def _line(self, line: bytes) -> None:
+        if line.startswith(b"data:"):
+            value = line[6:] if line[5:6] == b" " else line[5:]
+        elif line == b"data":
+            value = b""
+        else:
+            return
+        self._data_bytes += len(value)
+        if self._data_bytes > self._limit or len(line) > self._limit:
+            raise LineTooLong(f"an event of the stream is longer than {self._limit} bytes")
+        self._data.append(value)
+
+    def _start(self, piece: bytes) -> bytes:
+        """Drop a leading byte order mark, which may itself be cut."""
+        if self._rest:
+            piece = b"".join(self._rest) + piece
+            self._rest.clear()
+            self._rest_bytes = 0
+        if len(piece) < 3 and _BOM.startswith(piece):
+            if piece:
+                self._rest.append(piece)
+                self._rest_bytes = len(piece)
+            return b""
+        self._started = True
+        return piece[3:] if piece.startswith(_BOM) else piece
+
+    def _without_cr(self, piece: bytes) -> bytes:
+        """CRLF and lone CR as LF. A CR at the very end may be half of a CRLF: its LF is dropped when it comes."""
+        self._after_cr = piece.endswith(b"\r")
+        return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+
+
+class _Delta(msgspec.Struct):
+    role: str | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: msgspec.Raw | None = None
+
+    @property
+    def says_nothing(self) -> bool:
+        return not (self.content or self.reasoning_content or self.reasoning or self.tool_calls)
+
+    @property
+    def is_bare(self) -> bool:
+        """No field at all: the closing chunk of servers that put no token into it."""
+        return (
+            self.content is None and self.reasoning_content is None and self.reasoning is None and not self.tool_calls
+        )
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: object = None
+    kind: str | None = msgspec.field(default=None, name="object")
+    message: str | None = None
+    detail: object = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+def _is_whole(event: bytes) -> bool:
+    """Whether the last event of an ended stream is one, or was cut."""
+    if event == b"[DONE]":
+        return True
+    try:
+        _decode(event)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
+
+
+class ChatStream:
+    """What one chat answer said and when. Fed with the body as it comes; all times are the `recv_ns` of the bytes, None before.
+
+    A proper end has a `finish_reason`; `[DONE]` alone (`ended`) proves nothing, since a server also sends it after an error.
+    `error` is one line: the server's error object, or, when `bad`, what is wrong with the answer itself. A plain JSON answer
+    (not a stream) has no first token: its `last_token_ns` is when its last byte came.
+    """
+
+    __slots__ = (
+        "_kind",
+        "_reader",
+        "_texts",
+        "_whole",
+        "_whole_bytes",
+        "answer_bytes",
+        "bad",
+        "cached_tokens",
+        "chunk_ns",
+        "completion_tokens",
+        "ended",
+        "error",
+        "finish_reason",
+        "first_text_ns",
+        "first_token_ns",
+        "last_token_ns",
+        "prompt_tokens",
+        "role_ns",
+    )
+
+    def __init__(self, limit: int = LINE_LIMIT) -> None:
+        self._reader = SseReader(limit)
+        self._kind = ""
+        self._whole: list[bytes] = []
+        self._whole_bytes = 0
+        self._texts: list[str] = []
+        self.answer_bytes = 0
+        self.role_ns: int | None = None
+        self.first_token_ns: int | None = None
+        self.first_text_ns: int | None = None
+        self.last_token_ns: int | None = None
+        self.chunk_ns: list[int] = []
+        self.finish_reason: str | None = None
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.error: str | None = None
+        self.bad = False
+        self.ended = False
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    def feed(self, data: bytes, recv_ns: int) -> None:
+        """Take a piece of the body that the kernel received at `recv_ns`. Never raises; after `bad` it only counts bytes."""
+        self.answer_bytes += len(data)
+        if self.bad:
+            return
+        if self._kind != "sse" and not self._is_stream(data, recv_ns):
+            return
+        try:
+            events = self._reader.feed(data)
+        except LineTooLong as error:
+            self._spoil(str(error))
+            return
+        for event in events:
+            if not self.bad:
+                self._event(event, recv_ns)
+
+    def close(self, recv_ns: int | None = None) -> None:
+        """The body has ended. `recv_ns` of its last piece is only needed when the last event may lack its blank line."""
+        if self.bad:
+            return
+        if self._kind == "json":
+            self._answer(b"".join(self._whole))
+        elif self._kind == "sse":
+            for event in self._reader.close():
+                if recv_ns is not None and _is_whole(event):
+                    self._event(event, recv_ns)
+            if self.role_ns is None and self.last_token_ns is None and self.error is None and not self.ended:
+                self._spoil("the answer is neither a stream of events nor JSON")
+        self._whole.clear()
+
+    def _is_stream(self, data: bytes, recv_ns: int) -> bool:
+        """Tell by the first byte that is no blank: `{` opens JSON, which is kept whole; anything else is left to the reader."""
+        if not self._kind:
+            first = data.lstrip(b" \t\r\n")[:1]
+            if not first:
+                return True
+            self._kind = "json" if first in b"{[" else "sse"
+        if self._kind == "sse":
+            return True
+        self._whole.append(data)
+        self._whole_bytes += len(data)
+        self.last_token_ns = recv_ns
+        if self._whole_bytes > LINE_LIMIT:
+            self._whole.clear()
+            self._spoil(f"a JSON answer is longer than {LINE_LIMIT} bytes")
+        return False
+
+    def _event(self, event: bytes, recv_ns: int) -> None:
+        if event == b"[DONE]":
+            self.ended = True
+            return
+        try:
+            chunk = _decode(event)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._spoil(f"an event is not a chat chunk: {error}")
+            return
+        usage = chunk.usage
+        before = self.completion_tokens or 0
+        if usage is not None:
+            self._usage(usage)
+        choices = chunk.choices
+        if chunk.error is not None or not choices:
+            self._error(chunk)
+        else:
+            for choice in choices:
+                if choice.index == 0:
+                    counted = (
+                        None if usage is None or usage.completion_tokens is None else usage.completion_tokens - before
+                    )
+                    self._choice(choice, recv_ns, counted)
+
+    def _choice(self, choice: _Choice, recv_ns: int, counted: int | None) -> None:
+        """`counted` is by how many tokens a running usage rose with this chunk: the server's own word; None without it."""
+        delta = choice.delta
+        if choice.finish_reason is not None:
+            self.finish_reason = choice.finish_reason
+        if delta is None:
+            return
+        if self.role_ns is None and not self.chunk_ns and delta.role is not None:
+            self.role_ns = recv_ns
+            if delta.says_nothing and choice.finish_reason is None and not counted:
+                return
+        if (counted == 0 and delta.says_nothing) or (counted is None and delta.is_bare):
+            return
+        if self.first_token_ns is None:
+            self.first_token_ns = recv_ns
+        self.last_token_ns = recv_ns
+        self.chunk_ns.append(recv_ns)
+        if delta.content:
+            if self.first_text_ns is None:
+                self.first_text_ns = recv_ns
+            self._texts.append(delta.content)
+
+    def _usage(self, usage: _Usage) -> None:
+        if usage.prompt_tokens is not None:
+            self.prompt_tokens = usage.prompt_tokens
+        if usage.completion_tokens is not None:
+            self.completion_tokens = usage.completion_tokens
+        details = usage.prompt_tokens_details
+        if details is not None and details.cached_tokens is not None:
+            self.cached_tokens = details.cached_tokens
+
+    def _answer(self, body: bytes) -> None:
+        """A whole JSON answer: a chat.completion, or an error."""
+        try:
+            answer = _decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.last_token_ns = None
+            self._spoil(f"the answer is not chat JSON: {error}")
+            return
+        if answer.usage is not None:
+            self._usage(answer.usage)
+        first = next((choice for choice in answer.choices or () if choice.index == 0), None)
+        if first is None or first.message is None:
+            self.last_token_ns = None
+            self._error(answer)
+            return
+        self.ended = True
+        self.finish_reason = first.finish_reason
+        if first.message.content:
+            self._texts.append(first.message.content)
+        elif self.completion_tokens == 0:
+            self.last_token_ns = None
+
+    def _error(self, chunk: _Chunk) -> None:
+        """An error object in any of the shapes that servers use; anything else without choices is no error and no news."""
+        found: object = None
+        if chunk.error is not None:
+            found = chunk.error.get("message") or chunk.error if isinstance(chunk.error, dict) else chunk.error
+        elif chunk.kind == "error":
+            found = chunk.message or "the server gave an error without a message"
+        elif chunk.detail is not None:
+            found = chunk.detail
+        if found is not None and self.error is None:
+            self.error = " ".join(str(found).split())[:500]
+
+    def _spoil(self, why: str) -> None:
+        self.bad = True
+        if self.error is None:
+            self.error = why

@@ -1,0 +1,284 @@
+"""Sockets under a connection: plain ones with the kernel's receive stamps, TLS ones through asyncio with the loop's.
+
+A kernel stamp is on CLOCK_REALTIME. It is turned into an age against the same clock at the moment of reading, and the age is
+taken off CLOCK_MONOTONIC: the offset of the two clocks is measured anew at each read, so neither slew nor a step bends a stamp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+import struct
+import sys
+from time import monotonic_ns, time_ns
+from typing import cast
+
+import httpx
+
+from client.connection import Connection
+from client.exchange import Exchange
+
+SO_TIMESTAMPNS_NEW = 64
+"""Linux, asm-generic/socket.h: the option, and the type of the control message that it brings (two 64-bit integers)."""
+READ_BYTES = 256 << 10
+OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of opening a connection that say something of this machine and nothing of the server."""
+Address = tuple[socket.AddressFamily, tuple[str | int | bytes, ...]]
+
+_timespec = struct.Struct("=qq").unpack
+_buffer = bytearray(READ_BYTES)
+_view = memoryview(_buffer)
+_buffers = [_buffer]
+
+
+class PlainConnection(Connection):
+    """A non-blocking TCP socket. Reading needs no buffer of its own: what is read is parsed before the callback returns."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, home: list[Connection], sock: socket.socket) -> None:
+        super().__init__(loop, home)
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._rest: list[memoryview] = []
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sys.platform == "linux":
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
+                self.source = "kernel"
+            except OSError:
+                pass  # a kernel before 5.1: stamps are the loop's, and say so
+        loop.add_reader(self._fd, self._readable)
+
+    def write(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        try:
+            sent = self._sock.sendmsg((head, body))
+        except BlockingIOError:
+            sent = 0
+        if sent == len(head) + len(body):
+            self.uploaded(exchange)
+            return
+        self._rest = [memoryview(head), memoryview(body)]
+        self._advance(sent)
+        self.loop.add_writer(self._fd, self._writable)
+
+    def stale(self) -> bool:
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def pause_reading(self) -> None:
+        self.loop.remove_reader(self._fd)
+
+    def resume_reading(self) -> None:
+        self.loop.add_reader(self._fd, self._readable)
+
+    def disconnect(self) -> None:
+        self.loop.remove_reader(self._fd)
+        if self._rest:
+            self.loop.remove_writer(self._fd)
+            self._rest = []
+        self._sock.close()
+
+    def _advance(self, sent: int) -> None:
+        rest = self._rest
+        while rest and sent >= len(rest[0]):
+            sent -= len(rest.pop(0))
+        if sent:
+            rest[0] = rest[0][sent:]
+
+    def _writable(self) -> None:
+        try:
+            self._advance(self._sock.sendmsg(self._rest))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._stop_writing()
+            self._readable()  # an answer that came before the break counts
+            self.upload_failed(error)
+            return
+        if not self._rest:
+            self._stop_writing()
+            exchange = self._exchange
+            if exchange is not None:
+                self.uploaded(exchange)
+
+    def _stop_writing(self) -> None:
+        self._rest = []
+        if not self.closed:
+            self.loop.remove_writer(self._fd)
+
+    def _readable(self) -> None:
+        try:
+            size, control, _, _ = self._sock.recvmsg_into(_buffers, 64)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            if not self.closed:
+                self.ended(error)
+            return
+        wall_ns = time_ns()
+        loop_ns = monotonic_ns()
+        if size == 0:
+            self.ended(None)
+            return
+        recv_ns = loop_ns
+        if control:
+            recv_ns = self._kernel_time(control[0][2], wall_ns, loop_ns)
+        self.received(_view[:size], recv_ns, loop_ns)
+
+    def _kernel_time(self, timespec: bytes, wall_ns: int, loop_ns: int) -> int:
+        """The kernel's stamp as CLOCK_MONOTONIC: never later than the loop's, never before this request was sent."""
+        seconds: int
+        seconds, nanoseconds = _timespec(timespec)
+        age: int = wall_ns - (seconds * 1_000_000_000 + nanoseconds)
+        if age <= 0:
+            return loop_ns
+        exchange = self._exchange
+        sent_ns = exchange.stamps.sent_ns if exchange is not None else None
+        if sent_ns is not None and loop_ns - age < sent_ns:
+            return sent_ns
+        return loop_ns - age
+
+
+class TlsConnection(Connection, asyncio.Protocol):
+    """A connection through asyncio's TLS: the loop's stamps, and none for the end of the upload, which asyncio tells late."""
+
+    tells_upload = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, home: list[Connection]) -> None:
+        super().__init__(loop, home)
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=0)
+        self._full = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed:
+            self.ended(exc if isinstance(exc, OSError) else None)
+
+    def data_received(self, data: bytes) -> None:
+        now = monotonic_ns()
+        if not self.closed:
+            self.received(data, now, now)
+
+    def eof_received(self) -> None:
+        if not self.closed:
+            self.ended(None)
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        exchange = self._exchange
+        if exchange is not None and self._uploading:
+            self.uploaded(exchange)
+
+    def write(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError(errno.ECONNRESET, "the connection was closed")
+        self._transport.write(head + body)
+        if not self._full:
+            self.uploaded(exchange)
+
+    def stale(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def pause_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def disconnect(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def open_connection(
+    host: str, port: int, context: ssl.SSLContext | None, home: list[Connection], limit_s: float | None
+) -> Connection:
+    """A new connection, not in `home` yet. Raises httpx.ConnectError or ConnectTimeout with its cause.
+
+    `limit_s` bounds look-up, connecting and the TLS handshake together.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(limit_s):
+            sock = await _connected_socket(loop, host, port)
+            if context is None:
+                return PlainConnection(loop, home, sock)
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: TlsConnection(loop, home), sock=sock, ssl=context, server_hostname=host
+                )
+            except BaseException:
+                sock.close()
+                raise
+            return connection
+    except TimeoutError as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise httpx.ConnectTimeout(f"connecting to {host}:{port} timed out: {error}") from error
+        raise httpx.ConnectTimeout(f"no connection to {host}:{port} within {limit_s:g} s") from error
+    except socket.gaierror as error:
+        raise httpx.ConnectError(f"the name {host!r} cannot be resolved: {error.strerror}") from error
+    except ssl.SSLError as error:
+        raise httpx.ConnectError(f"TLS with {host}:{port} failed: {error}") from error
+    except OSError as error:
+        if error.errno in OWN_LIMITS:
+            raise httpx.ConnectError(
+                f"this machine cannot open another connection: {error.strerror}. Raise `ulimit -n`, or send less at once."
+            ) from error
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise httpx.ConnectError(f"no connection to {host}:{port}: {why}") from error
+
+
+def is_own_limit(error: BaseException) -> bool:
+    """Whether a ConnectError comes from a limit of this machine."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in OWN_LIMITS and not isinstance(cause, socket.gaierror)
+
+
+async def _connected_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """Try each address of the host in turn. All but the last get two seconds, so that one dead family costs little."""
+    addresses = await _addresses(loop, host, port)
+    for family, address in addresses[:-1]:
+        try:
+            async with asyncio.timeout(2.0):
+                return await _connect(loop, family, address)
+        except OSError as error:  # TimeoutError is one
+            if error.errno in OWN_LIMITS:
+                raise
+    family, address = addresses[-1]
+    return await _connect(loop, family, address)
+
+
+async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[Address]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+async def _connect(
+    loop: asyncio.AbstractEventLoop, family: socket.AddressFamily, address: tuple[str | int | bytes, ...]
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,287 @@
+"""The httpx transport of the load generator: kernel receive stamps, keep-alive without scans, one gathered write per request.
+
+`httpx.AsyncClient` stays the door. A request may carry, in `request.extensions`:
+
+    timeout   connect, write, first_byte, idle, total in seconds, None for no limit (httpx's own keys work too)
+    stamps    a `Stamps` to fill, so that they are there when the request fails as well
+    sink      called with (data, recv_ns) for each piece of the body, inside the read callback; the response then comes when it
+              is complete, and its stream is empty. One task switch per answer instead of two per token.
+
+A response carries `stamps` in its extensions. Raised are httpx's exceptions: for a ReadTimeout the request's extensions hold
+`timed_out` (first_byte, idle, total), and for a ConnectError that is this machine's own fault `client_limit` is True.
+Out of scope, each refused with a clear error: proxies, HTTP/2, unix sockets, streamed uploads (a body is sent from memory).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from time import monotonic_ns
+
+import httpx
+
+from client.connection import Connection
+from client.errors import UsageError
+from client.exchange import NEVER, Exchange, Limits, Stamps, timed_out
+from client.sockets import is_own_limit, open_connection
+
+__all__ = ["KernelStampTransport", "Stamps", "new_client", "stamps_of"]
+
+Origin = tuple[str, str, int]
+
+
+class AnswerStream(httpx.AsyncByteStream):
+    """The body of one answer. `stamps.recv_ns` is that of the piece just yielded."""
+
+    def __init__(self, exchange: Exchange, connection: Connection, request: httpx.Request) -> None:
+        self._exchange = exchange
+        self._connection = connection
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        exchange = self._exchange
+        stamps, pieces = exchange.stamps, exchange.pieces
+        while True:
+            while pieces:
+                data, stamps.recv_ns, stamps.loop_ns = pieces.popleft()
+                exchange.buffered -= len(data)
+                if exchange.resume is not None and not pieces:
+                    exchange.resume()
+                yield data
+            if exchange.complete:
+                return
+            if exchange.failure is not None:
+                raise _explained(self._request, exchange)
+            try:
+                await exchange.wait()
+            except asyncio.CancelledError:
+                self._connection.abandon(exchange)
+                raise
+
+    async def aclose(self) -> None:
+        exchange = self._exchange
+        if exchange.complete or exchange.failure is not None:
+            return
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            self._connection.abandon(exchange)
+        else:
+            self._connection.give_up(exchange)
+
+
+class KernelStampTransport(httpx.AsyncBaseTransport):
+    """Connections by origin, last used first. Opens as many as there are requests at once: the caller decides how many."""
+
+    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._ssl_context = ssl_context
+        self._idle: dict[Origin, list[Connection]] = {}
+        self._open: set[Connection] = set()
+        self._closed = False
+        self.connections_opened = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        extensions = request.extensions
+        limits = Limits(extensions.get("timeout") or {})
+        stamps: Stamps = extensions.get("stamps") or Stamps()
+        stamps.clear()
+        total_ns = monotonic_ns() + limits.total if limits.total != NEVER else NEVER
+        body = await _body(request)
+        exchange = Exchange(stamps, limits, total_ns, extensions.get("sink"))
+        connection = await self._send(request, exchange, _head(request, len(body)), body)
+        waits_for_end = exchange.sink is not None
+        try:
+            while not exchange.complete and exchange.failure is None and (waits_for_end or exchange.status is None):
+                await exchange.wait()
+        except asyncio.CancelledError:
+            connection.abandon(exchange)
+            raise
+        if exchange.failure is not None and (exchange.status is None or waits_for_end):
+            raise _explained(request, exchange)
+        assert exchange.status is not None
+        stream = AnswerStream(exchange, connection, request)
+        return httpx.Response(exchange.status, headers=exchange.headers, stream=stream, extensions={"stamps": stamps})
+
+    async def warm(self, url: str | httpx.URL, count: int) -> None:
+        """Have `count` idle connections to the origin of `url`, so that no request has to open its own."""
+        origin = _origin(httpx.URL(url))
+        home = self._idle.setdefault(origin, [])
+        missing = count - len(home)
+        opened = await asyncio.gather(
+            *(self._connect(origin, home, 10.0) for _ in range(missing)), return_exceptions=True
+        )
+        home.extend(c for c in opened if isinstance(c, Connection))
+        for failure in opened:
+            if isinstance(failure, BaseException):
+                raise failure
+
+    async def aclose(self) -> None:
+        self._closed = True
+        for connection in list(self._open):
+            connection.close()
+        self._open.clear()
+        self._idle.clear()
+
+    async def _send(self, request: httpx.Request, exchange: Exchange, head: bytes, body: bytes) -> Connection:
+        """Begin the exchange on an idle connection or a new one. A dead idle one is replaced while no byte was sent."""
+        origin = _origin(request.url)
+        home = self._idle.get(origin)
+        if home is None:
+            home = self._idle.setdefault(origin, [])
+        while home:
+            connection = home.pop()
+            if connection.closed:
+                continue
+            if connection.stale():
+                connection.close()
+                continue
+            exchange.stamps.reused = True
+            try:
+                connection.begin(exchange, head, body)
+            except OSError:
+                exchange.stamps.reused = False
+                break
+            return connection
+        connection = await self._connect_for(request, exchange, origin, home)
+        try:
+            connection.begin(exchange, head, body)
+        except OSError as error:
+            raise httpx.WriteError(f"the connection broke before the request was sent: {error}") from error
+        return connection
+
+    async def _connect_for(
+        self, request: httpx.Request, exchange: Exchange, origin: Origin, home: list[Connection]
+    ) -> Connection:
+        stamps, limits = exchange.stamps, exchange.limits
+        stamps.connect_start_ns = now = monotonic_ns()
+        limit = min(limits.connect, exchange.total_ns - now)
+        try:
+            connection = await self._connect(origin, home, None if limit > NEVER // 2 else limit / 1e9)
+        except httpx.ConnectTimeout as error:
+            if limit < limits.connect:
+                request.extensions["timed_out"] = "total"
+                raise timed_out("total", limits) from error
+            raise
+        except httpx.ConnectError as error:
+            if is_own_limit(error):
+                request.extensions["client_limit"] = True
+            raise
+        stamps.connected_ns = monotonic_ns()
+        return connection
+
+    async def _connect(self, origin: Origin, home: list[Connection], limit_s: float | None) -> Connection:
+        if self._closed:
+            raise RuntimeError("The transport has been closed.")
+        scheme, host, port = origin
+        context = None
+        if scheme == "https":
+            if self._ssl_context is None:
+                self._ssl_context = ssl.create_default_context()
+            context = self._ssl_context
+        connection = await open_connection(host, port, context, home, limit_s)
+        self.connections_opened += 1
+        self._open.add(connection)
+        connection.on_close = self._open.discard
+        return connection
+
+
+class _NoCookies(httpx.Cookies):
+    """Remembers nothing: requests of a load test are independent, and a sticky cookie would tie them to one replica."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        pass
+
+
+_NO_COOKIES = _NoCookies()
+
+
+class LoadClient(httpx.AsyncClient):
+    """httpx.AsyncClient on a `KernelStampTransport`, without a cookie memory."""
+
+    def __init__(self, transport: KernelStampTransport) -> None:
+        super().__init__(
+            transport=transport,
+            trust_env=False,
+            timeout=httpx.Timeout(None),
+            headers={"accept-encoding": "identity", "user-agent": "halfweight"},
+        )
+        self.transport = transport
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        return _NO_COOKIES
+
+    @cookies.setter
+    def cookies(self, cookies: object) -> None:
+        raise UsageError("The load client keeps no cookies.", "Send a Cookie header with the request.")
+
+
+def new_client(*, ca_file: str | None = None, **unsupported: object) -> LoadClient:
+    """A client on a new `KernelStampTransport`, which stays within reach as its attribute `transport`.
+
+    `ca_file` is a PEM file with the certificates to trust instead of the system's. Proxies from the environment are not used.
+    """
+    if unsupported:
+        names = ", ".join(sorted(unsupported))
+        raise UsageError(
+            f"The load transport has no {names}.", "It speaks HTTP/1.1 over TCP or TLS, straight to the server."
+        )
+    context = None
+    if ca_file is not None:
+        try:
+            context = ssl.create_default_context(cafile=ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"The certificate file {ca_file} cannot be used: {error}.", "Give a PEM file.") from error
+    return LoadClient(KernelStampTransport(context))
+
+
+def stamps_of(response: httpx.Response) -> Stamps:
+    """The stamps that the transport left in a response."""
+    stamps = response.extensions["stamps"]
+    assert isinstance(stamps, Stamps)
+    return stamps
+
+
+async def _body(request: httpx.Request) -> bytes:
+    try:
+        return request.content
+    except httpx.RequestNotRead:
+        return await request.aread()
+
+
+def _origin(url: httpx.URL) -> Origin:
+    scheme = url.scheme
+    port = url.port
+    if scheme == "http":
+        return scheme, url.host, port or 80
+    if scheme == "https":
+        return scheme, url.host, port or 443
+    raise httpx.UnsupportedProtocol(
+        f"The load transport speaks http:// and https://, not {scheme or 'an empty scheme'}://."
+    )
+
+
+def _head(request: httpx.Request, length: int) -> bytes:
+    """Request line and headers. A body is always sent whole, so its length replaces any transfer encoding."""
+    lines = [request.method.encode("ascii") + b" " + request.url.raw_path + b" HTTP/1.1"]
+    sized = length == 0
+    for name, value in request.headers.raw:
+        lower = name.lower()
+        if lower == b"transfer-encoding":
+            continue
+        sized = sized or lower == b"content-length"
+        lines.append(name + b": " + value)
+    if not sized:
+        lines.append(b"content-length: %d" % length)
+    head = b"\r\n".join(lines) + b"\r\n\r\n"
+    if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1:
+        raise httpx.LocalProtocolError("A line break inside the request line or a header.")
+    return head
+
+
+def _explained(request: httpx.Request, exchange: Exchange) -> BaseException:
+    """The failure of an exchange, with its stage noted where the caller looks for it."""
+    assert exchange.failure is not None
+    if exchange.timed_out in ("first_byte", "idle", "total"):
+        request.extensions["timed_out"] = exchange.timed_out
+    return exchange.failure
