@@ -124,6 +124,18 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     mcnemar_p: float | None = None
     unreadable_difference: Estimate = Estimate(note="not measured")
     margin: float = 0.01
+    iou_difference_noise: Estimate = Estimate(note="not measured")
+    iou_between_noise: Estimate = Estimate(note="not measured")
+    hits_lost: int | None = None
+    """Images whose true boxes the baseline all finds at IoU 0.5 and the candidate does not; `hits_gained` the other way round."""
+    hits_gained: int | None = None
+    needs_images: int | None = None
+    """Inconclusive only: images that would probably settle it."""
+    top1_agreement: Estimate = Estimate(note="not measured")
+    """Share of token positions, after the same text, at which both prefer the same token (--logprobs)."""
+    mean_kl_nats: Estimate = Estimate(note="not measured")
+    """Kullback-Leibler divergence of the candidate's next token from the baseline's, per position, from below (--logprobs)."""
+    notes: tuple[str, ...] = ()
 
 
 class TargetFindings(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,116 @@
+"""Answers of two targets to the same pictures, side by side, and what differs on each image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from client.core import boxscores
+from client.core.answers import Answer
+from client.core.boxes import Box, match
+from client.core.findings import Estimate
+from client.core.plan import BoxFrame
+from client.core.resample import Floats, Resampling, bca, share_difference, wilson
+
+FEWEST_IMAGES = 10
+"""Below this no interval by image deserves its name: the number is not given at all."""
+
+
+def too_few(n: int) -> Estimate:
+    return Estimate(n=n, note=f"needs {FEWEST_IMAGES} different images or more, has {n}")
+
+
+def places(keys: Iterable[str]) -> dict[str, int]:
+    """A row number for each different key, in order of first sight."""
+    found: dict[str, int] = {}
+    for key in keys:
+        found.setdefault(key, len(found))
+    return found
+
+
+class Pairs:
+    """Answers of two targets to the same pictures, and what differs on each image. Rows of `counts` are images, columns are sums."""
+
+    PAIRS, SAME, CHANGE, TRUTHS, BETWEEN, BOXED, BOTH, FIRST, SECOND = range(9)
+
+    def __init__(self, first: Sequence[Answer], second: Sequence[Answer], frame: BoxFrame) -> None:
+        mine, yours = _keyed(first), _keyed(second)
+        shared = [key for key in mine if key in yours]
+        self.unpaired = len(mine) + len(yours) - 2 * len(shared)
+        place = places(key[0] for key in shared)
+        self.counts = np.zeros((len(place), 9))
+        self.lost = self.gained = 0
+        seen: set[str] = set()
+        for key in shared:
+            a, b = mine[key], yours[key]
+            boxes = a.boxes(frame), b.boxes(frame)
+            self._count(self.counts[place[key[0]]], a, b, *boxes)
+            # One verdict for an image: McNemar's test knows no clusters.
+            if a.truth and key[0] not in seen:
+                seen.add(key[0])
+                hit_a, hit_b = _hit(boxes[0], a.truth), _hit(boxes[1], a.truth)
+                self.lost += hit_a and not hit_b
+                self.gained += hit_b and not hit_a
+        self.judged = len(seen)
+
+    def _count(self, row: Floats, a: Answer, b: Answer, mine: Sequence[Box], yours: Sequence[Box]) -> None:
+        row[self.PAIRS] += 1
+        row[self.SAME] += a.text is not None and a.text == b.text
+        row[self.BOTH] += not mine and not yours
+        row[self.FIRST] += not mine and bool(yours)
+        row[self.SECOND] += bool(mine) and not yours
+        if mine or yours:
+            row[self.BOXED] += 1
+            row[self.BETWEEN] += sum(pair.iou for pair in match(mine, yours)) / max(len(mine), len(yours))
+        if a.truth:
+            row[self.TRUTHS] += len(a.truth)
+            row[self.CHANGE] += boxscores.best_sum(yours, a.truth) - boxscores.best_sum(mine, a.truth)
+
+    @property
+    def images(self) -> int:
+        return len(self.counts)
+
+    def ratio(self, above: int, below: int, how: Resampling) -> tuple[Estimate, float]:
+        """Sum of one column over the sum of another, with its interval by image, and its standard error (NaN without an interval)."""
+        rows = self.counts[self.counts[:, below] > 0][:, [above, below]]
+        n = len(rows)
+        if n < FEWEST_IMAGES:
+            return too_few(n), math.nan
+        found = bca(rows, _quotient, how)
+        value, low, high = float(found.value[0]), float(found.low[0]), float(found.high[0])
+        if above == self.SAME or (above == self.BETWEEN and value in (0.0, 1.0)):
+            low, high = wilson(value * n, n, how.confidence)
+        return Estimate(value=value, low=low, high=high, n=n), float(found.error[0])
+
+    def unreadable_difference(self, confidence: float) -> Estimate:
+        if self.images < FEWEST_IMAGES:
+            return too_few(self.images)
+        # Pairs of one image are not independent: scale the table to one observation an image.
+        total = self.counts.sum(axis=0)
+        both, first, second = (
+            float(total[k]) * self.images / float(total[self.PAIRS]) for k in (self.BOTH, self.FIRST, self.SECOND)
+        )
+        low, high = share_difference(both, first, second, self.images - both - first - second, confidence)
+        return Estimate(value=(second - first) / self.images, low=low, high=high, n=self.images)
+
+
+def _keyed(answers: Sequence[Answer]) -> dict[tuple[str, str, int], Answer]:
+    """Answers by image, pass and how often the image came before within the pass."""
+    keyed: dict[tuple[str, str, int], Answer] = {}
+    times: dict[tuple[str, str], int] = {}
+    for answer in answers:
+        key = (answer.image_id, answer.pass_)
+        times[key] = times.get(key, -1) + 1
+        keyed[(*key, times[key])] = answer
+    return keyed
+
+
+def _hit(boxes: Sequence[Box], truth: Sequence[Box]) -> bool:
+    return sum(value >= 0.5 for value in boxscores.matched(boxes, truth)) == len(truth)
+
+
+def _quotient(sums: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return sums[..., :1] / sums[..., 1:]

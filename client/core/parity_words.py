@@ -1,0 +1,117 @@
+"""The comparison of two targets' boxes in words: what the numbers allow a sceptic to say, and nothing more."""
+
+from __future__ import annotations
+
+from client.core.findings import Estimate, Parity, Word
+
+
+def told(parity: Parity, images: int, unpaired: int, confidence: float) -> tuple[str, tuple[str, ...]]:
+    """One or two sentences for the verdict, and further notes. `unpaired` answers have no partner in the other target."""
+    sentence = " ".join(part for part in (_verdict(parity, confidence), _texts(parity)) if part)
+    notes = (_noise(parity), _hits(parity), _unreadable(parity), _rare(parity), _left_out(images, unpaired))
+    return sentence, tuple(note for note in notes if note)
+
+
+def _signed(value: float, figures: int = 4) -> str:
+    return f"{value:+.{figures}f}".replace("-", "−")
+
+
+def _verdict(parity: Parity, confidence: float) -> str:
+    difference, margin = parity.iou_difference, f"{parity.margin:g}"
+    value, low, high = difference.value, difference.low, difference.high
+    if value is None or low is None or high is None:
+        return f"Accuracy was not compared: {difference.note}."
+    seen = (
+        f"over {difference.n} images the candidate's mean IoU with the true boxes differs by {_signed(value)} "
+        f"({confidence * 100:g} % interval {_signed(low)} to {_signed(high)})"
+    )
+    if parity.word is Word.BETTER:
+        return f"More accurate: {seen}; the interval lies above zero."
+    if parity.word is Word.NON_INFERIOR:
+        loss = "; there is a loss, but one that matters less than the margin" if high < 0 else ""
+        return f"Accuracy holds: {seen}, which excludes a loss of {margin}{loss}."
+    if parity.word is Word.WORSE:
+        size = f"at least {margin}" if high <= -parity.margin else f"and a loss of {margin} or more is not excluded"
+        return f"Less accurate: {seen}; the loss is real, {size}."
+    return f"Cannot tell: {seen}. {_why_not(parity, low, high)}"
+
+
+def _why_not(parity: Parity, low: float, high: float) -> str:
+    need = f"About {parity.needs_images} images would probably settle it." if parity.needs_images else ""
+    if low > -parity.margin:
+        return f"So few images cannot acquit a candidate, whatever they show: {parity.needs_images} are the least."
+    if high < 0:
+        return f"That is no more than the same server may differ from itself. {need}".strip()
+    return f"Both no loss at all and a loss of {parity.margin:g} or more fit what was seen. {need}".strip()
+
+
+def _of(estimate: Estimate) -> str:
+    assert estimate.value is not None
+    return f"{round(estimate.value * estimate.n)} of {estimate.n}"
+
+
+def _texts(parity: Parity) -> str:
+    same, between = parity.same_text, parity.iou_between
+    if same.value is None:
+        return ""
+    if same.value == 1.0:
+        return f"All {same.n} answers are the same text."
+    overlap = (
+        f"; the boxes of the two overlap with a mean IoU of {between.value:.3f}" if between.value is not None else ""
+    )
+    meaning = {
+        Word.NON_INFERIOR: ": other words, but not less accuracy",
+        Word.BETTER: "",
+        Word.WORSE: "",
+    }.get(parity.word, "")
+    return f"{_of(same)} answers are the same text{overlap}{meaning}."
+
+
+def _noise(parity: Parity) -> str:
+    same, change = parity.same_text_noise, parity.iou_difference_noise
+    if same.value is None:
+        return "The noise of one server asked twice was not measured: some of the changed answers may be chance."
+    moved = ""
+    if change.value is not None and change.low is not None and change.high is not None:
+        moved = f", and its mean IoU differs from itself by {_signed(change.value)} ({_signed(change.low)} to {_signed(change.high)})"
+    return f"One server asked twice gives the same text for {_of(same)} images{moved}."
+
+
+def _hits(parity: Parity) -> str:
+    lost, gained = parity.hits_lost, parity.hits_gained
+    if lost is None or gained is None or parity.mcnemar_p is None:
+        return ""
+    if lost == gained == 0:
+        return "At IoU 0.5 the candidate finds the table on exactly the same images."
+    return f"At IoU 0.5 the candidate loses {_images(lost)} and gains {_images(gained)} (McNemar, exact: p = {parity.mcnemar_p:.2g})."
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _unreadable(parity: Parity) -> str:
+    found = parity.unreadable_difference
+    if found.value is None or found.low is None or found.high is None or found.value == 0.0:
+        return ""
+    more = "more" if found.value > 0 else "fewer"
+    return (
+        f"{abs(found.value) * 100:.1f} % of the answers {more} are unreadable with the candidate "
+        f"(difference {_signed(found.low * 100, 1)} to {_signed(found.high * 100, 1)} points)."
+    )
+
+
+def _rare(parity: Parity) -> str:
+    """Rule of three: an event that n images did not show may still have a rate of 3/n."""
+    n = parity.iou_difference.n
+    if parity.word not in (Word.NON_INFERIOR, Word.BETTER) or n < 4:
+        return ""
+    return f"A failure on fewer than about 1 image in {n // 3} may well not show in {n} images."
+
+
+def _left_out(images: int, unpaired: int) -> str:
+    return (
+        f"{unpaired} answers have no partner in the other target and are left out; {_images(images)} are paired."
+        if unpaired
+        else ""
+    )

@@ -1,0 +1,158 @@
+"""How right the boxes of one target are, and whether a candidate's are as right as the baseline's.
+
+The definitions of the scores stand in `client.core.boxscores`, the intervals in `client.core.resample`. Intervals are BCa bootstrap
+intervals by image; shares of images, and any score that is 0 or 1 on every image, get Wilson intervals instead, because a bootstrap
+sees no spread there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from client.core import boxscores
+from client.core.answers import Answer, FrameDecision, decide_frame
+from client.core.findings import Estimate, Parity, Quality, Word
+from client.core.pairs import FEWEST_IMAGES, Pairs, places, too_few
+from client.core.parity_words import told
+from client.core.plan import BoxFrame
+from client.core.resample import Floats, Resampling, bca, images_needed, mcnemar, wilson
+
+__all__ = ["Answer", "FrameDecision", "decide_frame", "parity", "target_quality"]
+
+FEWEST_FOR_PARITY = 30
+"""Fewer images may convict a candidate, but never acquit it."""
+_SHARES = {"hit_rate_50", "hit_rate_75", "hit_rate_90", "unreadable_rate"}
+
+
+def target_quality(
+    answers: Sequence[Answer],
+    frame: BoxFrame,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Quality:
+    """Scores of one target over its answers with a known truth. An answer without a readable box scores IoU 0 and stays in.
+
+    With `auto` the frame is decided over these answers alone; decide it over all targets first where there are several.
+    """
+    decision = decide_frame(answers, frame)
+    judged = [answer for answer in answers if answer.truth is not None]
+    place = places(answer.image_id for answer in judged)
+    rows = np.zeros((len(place), boxscores.COLUMNS))
+    for answer in judged:
+        boxscores.fill(rows[place[answer.image_id]], answer.boxes(decision.frame), answer.truth or ())
+    unreadable = int(rows[:, boxscores.UNREADABLE].sum())
+    return Quality(
+        scores=_estimates(rows, Resampling(confidence, seed, resamples)),
+        answers=len(judged),
+        truths=int(rows[:, boxscores.TRUTHS].sum()),
+        unreadable=unreadable,
+        frame=str(decision.frame),
+        frame_note=decision.note,
+        notes=_notes(judged, unreadable, len(answers)),
+    )
+
+
+def _estimates(rows: Floats, how: Resampling) -> dict[str, Estimate]:
+    n = len(rows)
+    if n < FEWEST_IMAGES:
+        return {name: too_few(n) for name in boxscores.NAMES}
+    found = bca(rows, boxscores.scores, how)
+    return {
+        name: _score(name, n, value, low, high, how.confidence)
+        for name, value, low, high in zip(boxscores.NAMES, found.value, found.low, found.high, strict=True)
+    }
+
+
+def _score(name: str, n: int, value: float, low: float, high: float, confidence: float) -> Estimate:
+    if not math.isfinite(value):
+        what = "no answer holds a box" if name == "precision" else "no true box is known"
+        return Estimate(n=n, note=f"not measured: {what}")
+    if name in _SHARES or value in (0.0, 1.0):
+        low, high = wilson(value * n, n, confidence)
+    return Estimate(value=float(value), low=float(low), high=float(high), n=n)
+
+
+def _notes(judged: Sequence[Answer], unreadable: int, given: int) -> tuple[str, ...]:
+    notes = []
+    if unreadable:
+        notes.append(f"{unreadable} of {len(judged)} answers hold no readable box: they score IoU 0 and stay in.")
+    if broken := sum(not answer.complete for answer in judged):
+        notes.append(f"{broken} of {len(judged)} answers were cut off; a box that was not finished is not read.")
+    if unknown := given - len(judged):
+        notes.append(f"{unknown} answers belong to images without known true boxes and are not scored.")
+    return tuple(notes)
+
+
+def parity(
+    baseline: Sequence[Answer],
+    candidate: Sequence[Answer],
+    frame: BoxFrame,
+    *,
+    margin: float = 0.01,
+    noise: tuple[Sequence[Answer], Sequence[Answer]] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Parity:
+    """Is the candidate as right as the baseline? Paired by image, pass and repetition.
+
+    `noise` holds two sets of answers of one server to the same pictures: what greedy decoding alone changes. The word follows from the
+    interval of IoU(candidate, truth) − IoU(baseline, truth) at `confidence`, two-sided, so that each end alone errs half as often:
+    better: above 0; non-inferior: above −margin; worse: below 0 and not non-inferior; else inconclusive.
+    """
+    decided = decide_frame([*baseline, *candidate], frame).frame
+    how = Resampling(confidence, seed, resamples)
+    pairs = Pairs(baseline, candidate, decided)
+    again = Pairs(*noise, decided) if noise else None
+    difference, error = pairs.ratio(pairs.CHANGE, pairs.TRUTHS, how)
+    floor = again.ratio(again.CHANGE, again.TRUTHS, how)[0] if again else None
+    word = _word(difference, margin, floor)
+    unmeasured = Estimate(note="not measured")
+    found = Parity(
+        word=word,
+        iou_difference=difference,
+        iou_between=pairs.ratio(pairs.BETWEEN, pairs.BOXED, how)[0],
+        same_text=pairs.ratio(pairs.SAME, pairs.PAIRS, how)[0],
+        same_text_noise=again.ratio(again.SAME, again.PAIRS, how)[0] if again else unmeasured,
+        iou_difference_noise=floor or unmeasured,
+        iou_between_noise=again.ratio(again.BETWEEN, again.BOXED, how)[0] if again else unmeasured,
+        mcnemar_p=mcnemar(pairs.lost, pairs.gained) if pairs.judged else None,
+        hits_lost=pairs.lost if pairs.judged else None,
+        hits_gained=pairs.gained if pairs.judged else None,
+        unreadable_difference=pairs.unreadable_difference(confidence),
+        margin=margin,
+        needs_images=_needs(word, difference, error, margin, confidence),
+    )
+    sentence, notes = told(found, pairs.images, pairs.unpaired, confidence)
+    return msgspec.structs.replace(found, sentence=sentence, notes=notes)
+
+
+def _word(difference: Estimate, margin: float, floor: Estimate | None) -> Word:
+    value, low, high = difference.value, difference.low, difference.high
+    if value is None or low is None or high is None:
+        return Word.NOT_MEASURED
+    if low > -margin:
+        if difference.n < FEWEST_FOR_PARITY:
+            return Word.INCONCLUSIVE
+        return Word.BETTER if low > 0 and not _within(value, floor) else Word.NON_INFERIOR
+    return Word.WORSE if high < 0 and not _within(value, floor) else Word.INCONCLUSIVE
+
+
+def _within(value: float, floor: Estimate | None) -> bool:
+    """Is a difference no larger than the same server may differ from itself?"""
+    return floor is not None and floor.low is not None and floor.high is not None and floor.low <= value <= floor.high
+
+
+def _needs(word: Word, difference: Estimate, error: float, margin: float, confidence: float) -> int | None:
+    """Images that would settle an inconclusive case if the difference stayed what it is now."""
+    value = difference.value
+    if word is not Word.INCONCLUSIVE or value is None:
+        return None
+    away = max(value + margin, -value)
+    return max(FEWEST_FOR_PARITY, images_needed(error, difference.n, away, confidence))
