@@ -75,6 +75,9 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     requests_at_once: float | None = None
     """How many requests of this run's mean length the KV cache holds at once."""
     graphs_gib: float | None = None
+    """What the CUDA graphs took."""
+    graphs_in_budget_gib: float | None = None
+    """What was set aside for them inside the budget: 0 where the version counts none. Weights + KV cache + this + activations + rest = budget."""
     activations_gib: float | None = None
     rest_gib: float | None = None
     whole_gpu_idle_gib: float | None = None
