@@ -18,11 +18,12 @@ from client.core.plan import (
     Design,
     LoadProfile,
     RunPlan,
-    Slo,
     Target,
     Workload,
 )
-from client.core.thresholds import check_metric, check_threshold, parse_slo
+from client.core.names import COMPARED
+from client.core.thresholds import parse as parse_condition
+from client.core.thresholds import parse_slo
 from client.errors import UsageError
 
 TARGETS_FILE = Path(__file__).parent.parent / "server" / "targets.toml"
@@ -78,11 +79,11 @@ def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) ->
         load=_load(arguments),
         design=_design(arguments, targets),
         seed=_at_least("--seed", arguments.seed, 0),
-        primary=check_metric(arguments.primary, "--primary"),
+        primary=_primary(arguments.primary),
         min_effect=percent(arguments.min_effect, "--min-effect"),
         iou_margin=arguments.iou_margin,
-        slos=tuple(_slo(text) for text in arguments.slo),
-        fail_if=tuple(check_threshold(text, [t.name for t in targets]) for text in arguments.fail_if),
+        slos=tuple(parse_slo(text) for text in arguments.slo),
+        fail_if=_conditions(arguments.fail_if, targets),
         simulate=arguments.simulate,
     )
 
@@ -93,8 +94,18 @@ def _design(arguments: argparse.Namespace, targets: tuple[Target, ...]) -> Desig
     return Design(arguments.design) if arguments.design else Design.INTERLEAVED
 
 
-def _slo(text: str) -> Slo:
-    return parse_slo(text)
+def _primary(name: str) -> str:
+    if name not in COMPARED:
+        raise UsageError(f"--primary {name}: no such metric.", f"Known: {', '.join(COMPARED)}.")
+    return name
+
+
+def _conditions(texts: list[str], targets: tuple[Target, ...]) -> tuple[str, ...]:
+    """Parsed now, so that a wrong one costs nothing; judged after the run from the same text."""
+    names = tuple(target.name for target in targets)
+    for text in texts:
+        parse_condition(text, names)
+    return tuple(texts)
 
 
 # ---------------------------------------------------------------- targets

@@ -1,0 +1,126 @@
+"""The border: what a user may write, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from client.cli import build_parser
+from client.config import base_url, build_plan
+from client.core.plan import Arrival, Design, RunPlan
+from client.errors import UsageError
+
+
+def plan(*argv: str, env: dict[str, str] | None = None) -> RunPlan:
+    return build_plan(build_parser().parse_args(list(argv)), env or {})
+
+
+def test_without_arguments_the_pair_is_compared() -> None:
+    asked = plan()
+    assert [target.name for target in asked.targets] == ["bf16", "fp8"]
+    assert asked.design is Design.INTERLEAVED
+    assert asked.load.requests == 30
+    assert not asked.simulated
+
+
+def test_one_target_is_measured_alone() -> None:
+    asked = plan("--target", "fp8")
+    assert [target.name for target in asked.targets] == ["fp8"]
+    assert asked.design is Design.SINGLE
+
+
+def test_a_flag_beats_the_environment_and_the_environment_beats_the_file() -> None:
+    env = {"HALFWEIGHT_FP8_URL": "http://env:1", "HALFWEIGHT_BF16_URL": "http://env:2"}
+    asked = plan("--url", "fp8=http://flag:9/v1/", env=env)
+    assert asked.targets[0].base_url == "http://env:2"
+    assert asked.targets[1].base_url == "http://flag:9"
+
+
+def test_a_target_that_no_file_knows_needs_an_address() -> None:
+    with pytest.raises(UsageError, match=r"no such target.*Known: bf16, fp8.*--url int4="):
+        plan("--target", "int4")
+    assert plan("--target", "int4", "--url", "http://h:1").targets[0].precision == "int4"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--requests", "0"], r"--requests 0: must be at least 1"),
+        (["--concurrency", "0"], r"--concurrency 0"),
+        (["--image-size", "big"], r"--image-size big: not a size"),
+        (["--image-size", "9999999x1"], r"sides go from 56"),
+        (["--requests", "5", "--duration", "5"], r"both say when to stop"),
+        (["--rate", "5", "--concurrency", "5"], r"an open loop has no fixed number"),
+        (["--rate", "0"], r"--rate 0.0: must be above 0"),
+        (["--simulate", "a100"], r"no such profile.*rtx-6000-ada, h100"),
+        (["--url", "http://h:1"], r"one and the same server"),
+        (["--url", "fp8=http://127.0.0.1:8000"], r"targets bf16 and fp8 are one and the same server"),
+        (["--url", "fp8=http://localhost:8000/v1"], r"one and the same server"),
+        (["--url", "fp8=ftp://h"], r"target fp8, url: .*no http"),
+        (["--url", "fp8=http://user:secret@h"], r"must not stand in the URL"),
+        (["--price", "fp8=-3"], r"target fp8, price_usd_per_hour"),
+        (["--primary", "speed"], r"--primary speed: no such metric.*e2e_p50"),
+        (["--min-effect", "lots"], r"not a percentage"),
+        (["--target", "fp8", "--model", "bf16=x"], r"names the target bf16, which is not measured"),
+        (["--targets", "/nonexistent.toml"], r"cannot read /nonexistent.toml"),
+        (["--api-key-env", "NO_SUCH_VARIABLE"], r"NO_SUCH_VARIABLE is empty or not set"),
+        (["--workers", "many"], r"not a number"),
+        (["--temperature", "9"], r"must lie from 0 to 2"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_its_place(argv: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        plan(*argv)
+    assert caught.value.hint
+    assert "\n" not in caught.value.fact
+
+
+def test_a_password_in_a_url_is_never_repeated() -> None:
+    with pytest.raises(UsageError) as caught:
+        plan("--url", "fp8=http://user:hunter2@h")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[targets.x]\nurl = 3\n", r"target x, url"),
+        ("[targets.x]\nurl = 'http://h'\ncolour = 'red'\n", r"target x, colour"),
+        ("[targets.x]\n", r"target x, url: Field required"),
+        ("targets = 3\n", r"no \[targets.NAME\] tables"),
+        ("[targets\n", r"is no TOML"),
+    ],
+)
+def test_a_wrong_targets_file_names_table_and_field(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "targets.toml"
+    file.write_text(content)
+    with pytest.raises(UsageError, match=message):
+        plan("--targets", str(file), "--target", "x")
+
+
+def test_a_simulated_pair_needs_no_address() -> None:
+    asked = plan("--simulate", "h100")
+    assert asked.simulated
+    assert all(target.simulated for target in asked.targets)
+
+
+def test_open_loop_is_poisson_unless_said_otherwise() -> None:
+    assert plan("--rate", "2").load.arrival is Arrival.POISSON
+    assert plan().load.arrival is Arrival.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("http://h:8000", "http://h:8000"),
+        ("http://h:8000/", "http://h:8000"),
+        ("http://h:8000/v1", "http://h:8000"),
+        ("http://h:8000/v1/", "http://h:8000"),
+        ("h:8000", "http://h:8000"),
+        ("https://api.runpod.ai/v2/abc/openai/v1", "https://api.runpod.ai/v2/abc/openai"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000"),
+    ],
+)
+def test_base_urls_in_every_usual_form(text: str, url: str) -> None:
+    assert base_url(text) == url
