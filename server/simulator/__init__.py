@@ -1,0 +1,1 @@
+"""The parts of the simulated vLLM server behind `python -m server.sim`."""
