@@ -1,0 +1,6 @@
+"""Where the pictures of a run come from, and request bodies that are built ahead of the clock."""
+
+from client.workload.bodies import Bodies, BodyStore
+from client.workload.sources import FilePictures, Pictures, SyntheticPictures, open_pictures
+
+__all__ = ["Bodies", "BodyStore", "FilePictures", "Pictures", "SyntheticPictures", "open_pictures"]
