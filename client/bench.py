@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 
-import msgspec
-
-from client import host
-from client.campaign import Campaign
 from client.cli import build_parser
 from client.config import build_plan
-from client.core.plan import RunPlan
 from client.errors import HalfweightError
-from client.launch import SimulatedServers
-from client.progress import Progress, choose
-from client.report import exit_code, write_reports
-from client.rundir import Manifest, RunDir
-from client.session import Session
 
 
 def main(argv: Sequence[str] | None = None) -> int:

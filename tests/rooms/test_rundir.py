@@ -22,7 +22,13 @@ PLAN = RunPlan(targets=(Target(name="bf16", base_url="http://h:1"), Target(name=
 
 def record(index: int, target: str = "bf16") -> RequestRecord:
     return RequestRecord(
-        target=target, phase=Phase.MEASURE, index=index, image_id=f"i{index}", outcome=Outcome.OK, intended_ns=index, block=0
+        target=target,
+        phase=Phase.MEASURE,
+        index=index,
+        image_id=f"i{index}",
+        outcome=Outcome.OK,
+        intended_ns=index,
+        block=0,
     )
 
 
