@@ -70,6 +70,8 @@ class Poller:
                 if stamp.mono_ns < self._retry_ns:
                     return
                 self._find()
+            elif self.library.generation != self._generation:
+                self._find()  # NVML was started anew for another GPU: the old handle means nothing now
             extra, self._extra = (self._extra, None) if full else (None, self._extra)
             sample = self.device.fast(stamp, extra) if full else self.device.memory(stamp)
         except GpuGone as gone:
