@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import random
 import resource
 import socket
@@ -12,6 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -401,7 +401,7 @@ async def test_no_file_descriptor_is_left() -> None:
     async with RawServer(answering(http(GOOD))) as server, new_client() as client:
         endpoint = Endpoint(client, Target(name="fp8", base_url=server.url), SHORT)
         records: list[RequestRecord] = []
-        low = max(map(int, os.listdir("/proc/self/fd"))) + 1
+        low = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir()) + 1
         resource.setrlimit(resource.RLIMIT_NOFILE, (low, hard))
         held = []
         try:
