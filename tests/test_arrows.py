@@ -23,6 +23,8 @@ ROOMS = {
     "workload",
     "launch",
     "preflight",
+    "clock",
+    "health",
 }
 # A room receives its neighbours as arguments. The exceptions, each with its reason:
 SIDEWAYS = {
@@ -33,6 +35,8 @@ SIDEWAYS = {
         "rundir",
         "workload",
     },  # builds the whole client inside the child process
+    "generator": {"clock", "health"},  # walks by the clock, and watches itself while it does
+    "health": {"clock"},  # samples how late the loop wakes
     "endpoint": {"transport"},  # reads the stamps that the transport leaves in the response
     # One transport in four files: the pool over sockets, over HTTP and its time limits, over the state of one request.
     "transport": {"sockets", "connection", "exchange"},

@@ -69,6 +69,14 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     box_frame: BoxFrame = BoxFrame.AUTO
 
 
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """One knob of the load profile taken through several levels, in the order given."""
+
+    knob: str
+    """`concurrency` or `rate`."""
+    values: tuple[float, ...]
+
+
 class LoadProfile(msgspec.Struct, frozen=True, kw_only=True):
     """`requests` counts measured requests for each arm; None means `duration_s` decides. `rate_per_s` is for open loop."""
 
@@ -83,6 +91,12 @@ class LoadProfile(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     max_in_flight: int | None = None
     """Open loop only: a client-side cap. Requests held back by it count as waiting, and the report warns."""
+    rate_end_per_s: float | None = None
+    """Open loop by duration only: the rate runs in a straight line from `rate_per_s` to this."""
+    sweep: Sweep | None = None
+    """Measures at each level in turn; `requests` and `duration_s` then hold for each level."""
+    replay_of: str | None = None
+    """Arrival REPLAY only: the run directory whose arrivals are sent again."""
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,186 @@
+"""What to send and when: slots with absolute intended times, and how several workers share them. Pure and seeded.
+
+A closed loop keeps `concurrency` requests in flight: a slot starts when a lane is free (`offset_ns` is None). An open loop starts each
+slot at its offset from the common start of the block, whatever became of the slots before.
+
+A measured block has a lead-in and a lead-out (phase EDGE), so that each measured request starts and ends under the full load:
+
+    closed, N in flight   N edges │ measured … │ N edges          (no edges at N = 1)
+    open, r per second    r edges │ measured … │ r edges          (one second of arrivals, at most a quarter of the measured ones)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import msgspec
+
+from client.core.arrivals import Offsets
+from client.core.records import Phase
+
+
+class Slot(msgspec.Struct, frozen=True, gc=False):
+    """One request to send. `index` counts within its phase for one target; `image` counts within the life of one server."""
+
+    index: int
+    image: int
+    phase: Phase
+    offset_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span(Sequence[Slot]):
+    """Slots in a row, made when asked for: a million of them cost nothing. The first and the last `edges` are lead-in and lead-out."""
+
+    length: int
+    phase: Phase
+    first_index: int = 0
+    first_edge: int = 0
+    first_image: int = 0
+    lead_in: int = 0
+    lead_out: int = 0
+    offsets: Offsets | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    @property
+    def measured(self) -> int:
+        return self.length - self.lead_in - self.lead_out
+
+    @overload
+    def __getitem__(self, at: int) -> Slot: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Slot]: ...
+    def __getitem__(self, at: int | slice) -> Slot | list[Slot]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(self.length))]
+        if not 0 <= at < self.length:
+            raise IndexError(at)
+        offset = None if self.offsets is None else int(self.offsets[at])
+        if at < self.lead_in:
+            return Slot(self.first_edge + at, self.first_image + at, Phase.EDGE, offset)
+        if at < self.length - self.lead_out:
+            return Slot(self.first_index + at - self.lead_in, self.first_image + at, self.phase, offset)
+        return Slot(self.first_edge + at - self.measured, self.first_image + at, Phase.EDGE, offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Picked(Sequence[Slot]):
+    """The slots of `whole` whose position modulo `modulus` is one of `residues` (ascending), in order."""
+
+    whole: Sequence[Slot]
+    modulus: int
+    residues: tuple[int, ...]
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.whole), self.modulus)
+        return full * len(self.residues) + sum(residue < rest for residue in self.residues)
+
+    @overload
+    def __getitem__(self, at: int) -> Slot: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Slot]: ...
+    def __getitem__(self, at: int | slice) -> Slot | list[Slot]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        round_, place = divmod(at, len(self.residues))
+        return self.whole[round_ * self.modulus + self.residues[place]]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Slots and the rule by which they start. `concurrency` is None for an open loop.
+
+    `duration_ns` (closed loop only) ends the walk of `slots` early; then the slots of `tail` follow, as lead-out. `max_in_flight`
+    (open loop only) holds arrivals back; their intended times stay as they are.
+    """
+
+    slots: Sequence[Slot]
+    concurrency: int | None = 1
+    duration_ns: int | None = None
+    tail: Sequence[Slot] = ()
+    max_in_flight: int | None = None
+
+    def __len__(self) -> int:
+        """The most requests that this schedule can send."""
+        return len(self.slots) + len(self.tail)
+
+    def __iter__(self) -> Iterator[Slot]:
+        yield from self.slots
+        yield from self.tail
+
+
+def closed_loop(
+    count: int,
+    concurrency: int,
+    *,
+    phase: Phase = Phase.MEASURE,
+    edges: bool | None = None,
+    index: int = 0,
+    edge_index: int = 0,
+    image: int = 0,
+) -> Schedule:
+    """`count` slots of `phase`, `concurrency` in flight. `edges` None: only around MEASURE, and only when something runs beside it."""
+    with_edges = (phase is Phase.MEASURE and concurrency > 1) if edges is None else edges
+    lead = concurrency if with_edges and count else 0
+    return Schedule(Span(count + 2 * lead, phase, index, edge_index, image, lead, lead), concurrency)
+
+
+def closed_loop_for(
+    duration_ns: int, concurrency: int, *, bound: int, index: int = 0, edge_index: int = 0, image: int = 0
+) -> Schedule:
+    """MEASURE slots until `duration_ns` after the start, `bound` at most, with edges when `concurrency` > 1."""
+    lead = concurrency if concurrency > 1 else 0
+    slots = Span(lead + bound, Phase.MEASURE, index, edge_index, image, lead, 0)
+    tail = Span(lead, Phase.EDGE, edge_index + lead, 0, image + len(slots))
+    return Schedule(slots, concurrency, duration_ns, tail)
+
+
+def open_loop(
+    offsets: Offsets,
+    *,
+    phase: Phase = Phase.MEASURE,
+    edges: int = 0,
+    index: int = 0,
+    edge_index: int = 0,
+    image: int = 0,
+    max_in_flight: int | None = None,
+) -> Schedule:
+    """A slot at each offset; the first and the last `edges` of them are lead-in and lead-out."""
+    span = Span(len(offsets), phase, index, edge_index, image, edges, edges, offsets)
+    return Schedule(span, None, max_in_flight=max_in_flight)
+
+
+def share(slots: Sequence[Slot], k: int, n: int, concurrency: int | None = None) -> Sequence[Slot]:
+    """Share `k` of `n` (k from 0). All shares are disjoint, in order, and together the whole.
+
+    Open loop: every n-th slot. Closed loop: slots are dealt to `concurrency` lanes in turn and lanes to workers in turn, so that any
+    `concurrency` slots in a row, the lead-in first of all, give each worker as many slots as it has lanes.
+    """
+    if n == 1:
+        return slots
+    modulus = n if concurrency is None else concurrency
+    residues = tuple(range(k, modulus, n))
+    return Picked(slots, modulus, residues) if residues else ()
+
+
+def share_of_count(count: int, k: int, n: int) -> int:
+    """Share `k` of `n` of things that cannot be told apart: lanes, places in flight. Shares differ by one at most."""
+    return len(range(k, count, n))
+
+
+def share_schedule(whole: Schedule, k: int, n: int) -> Schedule:
+    """What worker `k` of `n` walks. A cap below the number of workers still leaves each worker one place."""
+    cap = whole.max_in_flight
+    return Schedule(
+        slots=share(whole.slots, k, n, whole.concurrency),
+        concurrency=None if whole.concurrency is None else share_of_count(whole.concurrency, k, n),
+        duration_ns=whole.duration_ns,
+        tail=share(whole.tail, k, n, whole.concurrency),
+        max_in_flight=None if cap is None else max(1, share_of_count(cap, k, n)),
+    )
