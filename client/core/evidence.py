@@ -10,10 +10,10 @@ from client.core.records import (
     GpuSample,
     ImageFact,
     PhaseWindow,
-    RequestRecord,
     ServerSnapshot,
     WorkerHealth,
 )
+from client.core.table import RecordTable
 
 
 class ServerEvidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,7 +53,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     started_utc: str
     plan: RunPlan
     anchor: ClockAnchor | None = None
-    records: tuple[RequestRecord, ...] = ()
+    records: RecordTable = msgspec.field(default_factory=RecordTable)
     images: dict[str, ImageFact] = {}
     windows: tuple[PhaseWindow, ...] = ()
     health: tuple[WorkerHealth, ...] = ()

@@ -1,0 +1,244 @@
+"""Evidence -> Findings: the whole analysis as one call. The same evidence gives the same bytes (the bootstrap is seeded by the plan)."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from client.core.counters import Difference, difference
+from client.core.estimates import NOT_MEASURED, arm_metrics, single_request
+from client.core.evidence import Evidence
+from client.core.findings import (
+    Action,
+    Comparison,
+    Effect,
+    Estimate,
+    Findings,
+    Gate,
+    Kernel,
+    Memory,
+    Parity,
+    Quality,
+    Recommendation,
+    Severity,
+    TargetFindings,
+)
+from client.core.gates import LOOKS, GpuArm, Seen, fired
+from client.core.metrics import Arm, arm
+from client.core.pairing import Sides, sides
+from client.core.plain_effects import plain_effects
+from client.core.plan import Design, RunPlan, Target
+from client.core.recommend import missing_facts, recommend
+from client.core.records import Phase
+from client.core.sentences import headline, load_sentence, question, workload_sentence
+from client.core.server_gates import SERVER_LOOKS
+from client.core.stats import mser5, order_interval
+from client.core.table import NEVER
+from client.core.thresholds import judge, parse
+from client.core.verdict import effects
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What other parts of core found, by target name; comparisons by candidate name. Absent: not measured."""
+
+    quality: dict[str, Quality] = {}
+    parity: dict[str, Parity] = {}
+    memory: dict[str, Memory] = {}
+    kernel: dict[str, Kernel] = {}
+    memory_story: dict[str, tuple[str, ...]] = {}
+    energy: dict[str, dict[str, Estimate]] = {}
+    cost: dict[str, dict[str, Estimate]] = {}
+    image_tokens: dict[str, float] = {}
+    gpu: dict[str, GpuArm] = {}
+
+
+def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  # noqa: B008  (frozen)
+    plan = evidence.plan
+    level = first_level(evidence)
+    arms = {t.name: arm(evidence.records, t.name, plan.timeouts, level=level) for t in plan.targets}
+    counters = {t.name: _counted(evidence, t.name) for t in plan.targets}
+    pairs = tuple(sides(arms[plan.targets[0].name], arms[t.name], plan.design) for t in plan.targets[1:])
+    seen = Seen(evidence=evidence, arms=arms, counters=counters, sides=pairs, gpu=measured.gpu)
+    gates = fired(seen, LOOKS + SERVER_LOOKS)
+    targets = {t.name: target_findings(t, seen, measured) for t in plan.targets}
+    comparisons = tuple(compare(both, targets, gates, plan, measured) for both in pairs)
+    return _composed(evidence, targets, comparisons, gates)
+
+
+def first_level(evidence: Evidence) -> int | None:
+    """Of a sweep the first level carries the verdict; None where nothing was measured."""
+    rows = evidence.records.where(phase=Phase.MEASURE)
+    return int(evidence.records["level"][rows].min()) if len(rows) else None
+
+
+def _counted(evidence: Evidence, target: str) -> Difference:
+    server = evidence.servers.get(target)
+    if server is None:
+        return Difference(why="the server was not asked")
+    return difference(server.before, server.after, restart_expected=evidence.plan.design is Design.SERIAL)
+
+
+def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFindings:
+    evidence, name = seen.evidence, target.name
+    mine = seen.arms[name]
+    server = evidence.servers.get(name)
+    cold = arm(evidence.records, name, seen.plan.timeouts, phase=Phase.COLD)
+    warm = arm(evidence.records, name, seen.plan.timeouts, phase=Phase.WARMUP)
+    return TargetFindings(
+        name=name,
+        precision=target.precision,
+        model=target.model or (server.served_models[0] if server is not None and server.served_models else None),
+        server_version=server.version if server is not None else None,
+        simulated=target.simulated or seen.plan.simulate is not None,
+        requests_sent=len(mine),
+        requests_ok=int(mine.ok.sum()),
+        errors=evidence.records.counts(mine.rows[~mine.ok]),
+        cold_start=single_request(cold),
+        warm_up=_warm_up(warm, seen.plan),
+        warm_up_end=_warm_up_end(warm, mine),
+        metrics=arm_metrics(mine, seen.plan),
+        caches=_caches(seen.counters[name]),
+        memory=measured.memory.get(name, Memory()),
+        kernel=measured.kernel.get(name, Kernel()),
+        quality=measured.quality.get(name),
+        energy=measured.energy.get(name, {}),
+        cost=measured.cost.get(name, {}),
+        distinct_images=len(np.unique(mine.image)),
+        image_tokens=measured.image_tokens.get(name),
+        notes=_notes(mine),
+    )
+
+
+def _warm_up(warm: Arm, plan: RunPlan) -> dict[str, Estimate]:
+    """`e2e_ms`: median of the warm-up requests, which came from other images than the measured ones."""
+    values = np.sort(warm.latency["e2e"][np.isfinite(warm.latency["e2e"])])
+    if not len(values):
+        return {"e2e_ms": Estimate(unit="ms", note=NOT_MEASURED)}
+    found = order_interval(values, 0.5, plan.confidence)
+    low, high = (found.low, found.high) if found is not None else (float(values[0]), float(values[-1]))
+    note = None if found is not None else "the interval is the range seen"
+    return {"e2e_ms": Estimate(value=float(np.median(values)), low=low, high=high, n=len(values), unit="ms", note=note)}
+
+
+def _warm_up_end(warm: Arm, mine: Arm) -> int | None:
+    """Requests after the cold one until steady state, by MSER-5 over warm-up and measured requests; None: it never settled."""
+    series = np.concatenate([part.latency["e2e"][np.isfinite(part.latency["e2e"])] for part in (warm, mine)])
+    return mser5(series)
+
+
+def _caches(counted: Difference) -> dict[str, Estimate]:
+    found = {}
+    for name, hits, queries, unit in (
+        ("prefix_hit_rate", "prefix_hits", "prefix_queries", "tokens"),
+        ("image_hit_rate", "image_hits", "image_queries", "images"),
+    ):
+        rate = counted.rate(hits, queries)
+        n = int(counted.counters.get(queries, 0))
+        if rate is None:
+            why = counted.why or ("the server was restarted" if counted.restarted else f"no {unit} were counted")
+            found[name] = Estimate(note=f"unknown: {why}")
+        else:
+            found[name] = Estimate(value=rate, low=rate, high=rate, n=n)
+    found["preemptions"] = _exact(counted.counters.get("preemptions"), "")
+    found["mean_queue_ms"] = _exact(counted.mean_queue_ms, "ms")
+    return found
+
+
+def _exact(value: float | None, unit: str) -> Estimate:
+    return (
+        Estimate(unit=unit, note="unknown")
+        if value is None
+        else Estimate(value=value, low=value, high=value, n=1, unit=unit)
+    )
+
+
+def _notes(mine: Arm) -> tuple[str, ...]:
+    found = []
+    if len(mine) and not (mine.tokens[mine.ok] != NEVER).all():
+        found.append(
+            "The server did not always give token counts: TPOT and tokens per second are over answers that have one."
+        )
+    return tuple(found)
+
+
+def compare(
+    both: Sides, targets: dict[str, TargetFindings], gates: tuple[Gate, ...], plan: RunPlan, measured: Measured
+) -> Comparison:
+    candidate, baseline = both.parts[0].target, both.parts[1].target
+    a, b = targets[baseline], targets[candidate]
+    about = tuple(g for g in gates if not g.targets or set(g.targets) & {baseline, candidate})
+    found: dict[str, Effect] = effects(both, a.metrics, b.metrics, about, plan, (baseline, candidate))
+    found |= plain_effects(a, b, plan.min_effect)
+    return Comparison(
+        baseline=baseline,
+        candidate=candidate,
+        design=str(plan.design),
+        effects=found,
+        parity=measured.parity.get(candidate, Parity(margin=plan.iou_margin)),
+        memory_story=measured.memory_story.get(candidate, ()),
+        notes=_design_notes(both),
+    )
+
+
+def _design_notes(both: Sides) -> tuple[str, ...]:
+    n = both.requests_per_arm
+    found = [
+        f"Requests are paired by image ({n} pairs)."
+        if both.paired
+        else "Requests are not paired: the arms saw different or repeated images."
+    ]
+    if both.design is Design.SERIAL:
+        found.append(
+            "One server at a time: the baseline was measured before and after, and what it drifted in between widens every interval."
+            if both.second_a
+            else "One server at a time and no second run of the baseline: drift between the runs is not in the intervals."
+        )
+    elif both.design is Design.INTERLEAVED:
+        found.append("Blocks of both servers alternate (ABBA), so that drift of clocks and temperature cancels.")
+    return tuple(found)
+
+
+def spoiled_by(gates: tuple[Gate, ...], primary: str) -> tuple[str, ...]:
+    """Facts of the gates that spoil the run or its primary metric."""
+    return tuple(g.fact for g in gates if g.severity is Severity.INVALID and (not g.metrics or primary in g.metrics))
+
+
+def _composed(
+    evidence: Evidence, targets: dict[str, TargetFindings], comparisons: tuple[Comparison, ...], gates: tuple[Gate, ...]
+) -> Findings:
+    plan = evidence.plan
+    reasons = spoiled_by(gates, plan.primary)
+    load = load_sentence(plan)
+    missing = missing_facts(comparisons[0]) if comparisons else ()
+    if comparisons:
+        advice = recommend(comparisons[0], plan.primary, load, reasons[0] if reasons else None, missing)
+    else:
+        advice = Recommendation(
+            action=Action.NONE, sentence="Nothing was compared: one target was measured.", load=load
+        )
+    findings = Findings(
+        run_id=evidence.run_id,
+        started_utc=evidence.started_utc,
+        simulated=plan.simulated,
+        simulated_note="SIMULATED: these numbers come from a simulation, not from a GPU." if plan.simulated else None,
+        valid=not reasons,
+        invalid_reasons=reasons,
+        interrupted=evidence.interrupted,
+        question=question(plan),
+        load=load,
+        workload=workload_sentence(plan, targets),
+        confidence=plan.confidence,
+        primary=plan.primary,
+        min_effect=plan.min_effect,
+        targets=targets,
+        comparisons=comparisons,
+        gates=gates,
+        recommendation=advice,
+        not_measured=missing,
+        torn_lines=evidence.torn_lines,
+        host=evidence.host,
+        versions=evidence.versions,
+    )
+    names = tuple(t.name for t in plan.targets)
+    thresholds = tuple(judge(parse(text, names), findings) for text in plan.fail_if)
+    return msgspec.structs.replace(findings, thresholds=thresholds, headline=headline(findings))

@@ -1,0 +1,267 @@
+"""Intervals for a contrast of logarithms of one statistic over several series: ratio of two arms, or of one against two.
+
+    interleaved  log s(B) - log s(A)                        resampled by image: both arms of a picture stay together
+    serial       log s(B) - (log s(A1) + log s(A2)) / 2     the same; drift is added by the caller
+
+Methods: percentile for quantiles, BCa (Efron 1987) for means, both at levels expanded for small n (Hesterberg 2015); the stationary
+bootstrap (Politis & Romano 1994) where the series is autocorrelated; batch means (Law 2015, ch. 9) for very long series.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from client.core.stats import (
+    Floats,
+    Interval,
+    block_length,
+    inflation,
+    normal_point,
+    quantile,
+    quantile_rows,
+    t_point,
+)
+
+REPLICATES = 2000
+MANY = 4000
+"""From here on batch means take over: as exact, and linear in n."""
+CELLS = 4_000_000
+"""Numbers held at once while resampling: 32 MB."""
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A statistic of the values of one series in time order; `p` None is the mean. inf is a censored value."""
+
+    values: Floats
+    p: float | None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def value(self) -> float:
+        return float(self.values.mean()) if self.p is None else quantile(np.sort(self.values), self.p)
+
+    def resampled(self, index: Index) -> Floats:
+        picked = self.values[index]
+        return picked.mean(axis=1) if self.p is None else quantile_rows(picked, self.p)
+
+    def run(self, begin: int, end: int) -> float:
+        return Series(self.values[begin:end], self.p).value()
+
+    def without_each(self) -> Floats:
+        """Jackknife means: the mean without each value in turn."""
+        n = len(self.values)
+        return np.asarray((self.values.sum() - self.values) / (n - 1), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """The same over values that come in clusters (gaps of one answer): whole clusters are resampled, values are pooled."""
+
+    values: Floats
+    owner: Index
+    size: int
+    p: float | None
+
+    def __len__(self) -> int:
+        return self.size
+
+    def value(self) -> float:
+        return Series(self.values, self.p).value()
+
+    def resampled(self, index: Index) -> Floats:
+        counts = np.stack([np.bincount(row, minlength=self.size) for row in index])
+        if self.p is None:
+            sums = np.bincount(self.owner, self.values, self.size)
+            sizes = np.bincount(self.owner, minlength=self.size)
+            return np.asarray((counts @ sums) / np.maximum(counts @ sizes, 1), np.float64)
+        order = np.argsort(self.values, kind="stable")
+        ordered = self.values[order]
+        reached = np.cumsum(counts[:, self.owner[order]], axis=1)
+        wanted = self.p * reached[:, -1:]
+        return np.asarray(ordered[np.argmax(reached >= wanted, axis=1)], np.float64)
+
+    def run(self, begin: int, end: int) -> float:
+        inside = (self.owner >= begin) & (self.owner < end)
+        return Series(self.values[inside], self.p).value()
+
+    def width(self) -> int:
+        return len(self.values)
+
+
+AnySeries = Series | Clusters
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """`log` is the interval of the weighted sum of logs; `difference` that of the same sum without logs. None: not bounded."""
+
+    log: Interval | None
+    difference: Interval | None
+    n: int
+    method: str
+
+
+def stationary_index(rng: np.random.Generator, n: int, rows: int, length: int) -> Index:
+    """`rows` resamples of 0..n-1 in runs of geometric length with mean `length`, wrapping around; independent draws for 1."""
+    fresh = rng.integers(0, n, (rows, n))
+    if length <= 1:
+        return fresh
+    start = rng.random((rows, n)) < 1 / length
+    start[:, 0] = True
+    column = np.arange(n)
+    last_start = np.maximum.accumulate(np.where(start, column, 0), axis=1)
+    return (np.take_along_axis(fresh, last_start, axis=1) + column - last_start) % n
+
+
+def dependence(series: AnySeries) -> tuple[int, float]:
+    """(block length, variance inflation) of a series; clusters count as independent."""
+    if isinstance(series, Clusters):
+        return 1, 1.0
+    finite = series.values[np.isfinite(series.values)]
+    if len(finite) < 8:
+        return 1, 1.0
+    logs = np.log(np.maximum(np.minimum(series.values, finite.max()), 1e-9))
+    return block_length(logs), inflation(logs)
+
+
+def expanded_levels(confidence: float, effective: float) -> tuple[float, float]:
+    """Percentile levels widened from the normal to Student's t, and from n to n - 1."""
+    from scipy.special import ndtr
+
+    effective = max(effective, 2.0)
+    tail = float(ndtr(-t_point(confidence, effective - 1) * math.sqrt(effective / (effective - 1))))
+    return tail, 1 - tail
+
+
+def contrast(
+    parts: Sequence[AnySeries], weights: Sequence[float], paired: bool, confidence: float, seed: Sequence[int]
+) -> Contrast:
+    """The interval of `Σ weight · log statistic`. Paired parts have the same length and the same order of images."""
+    n = min(len(part) for part in parts)
+    point = np.array([part.value() for part in parts])
+    if n < 2 or not np.isfinite(point).all() or (point <= 0).any():
+        return Contrast(None, None, n, "none")
+    if n > MANY:
+        return _batched(parts, weights, point, paired, confidence)
+    lengths, effective = _shared_dependence(parts, paired)
+    replicates = _replicates(parts, paired, lengths, np.random.default_rng(list(seed)))
+    w = np.asarray(weights)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        logs, plain = np.log(replicates) @ w, replicates @ w
+    levels = expanded_levels(confidence, effective)
+    method = "stationary bootstrap" if max(lengths) > 1 else "bootstrap"
+    if all(isinstance(part, Series) and part.p is None for part in parts):
+        levels = _bca_levels(logs, float(np.log(point) @ w), _jackknife(parts, w, paired), levels)
+        method += ", BCa"
+    return Contrast(
+        _bounds(logs, float(np.log(point) @ w), levels), _bounds(plain, float(point @ w), levels), n, method
+    )
+
+
+def _shared_dependence(parts: Sequence[AnySeries], paired: bool) -> tuple[list[int], float]:
+    """Block length for each part, and the effective number of observations."""
+    if paired and all(isinstance(part, Series) for part in parts):
+        logs = [np.log(np.maximum(np.minimum(part.values, 1e12), 1e-9)) for part in parts]
+        gap = logs[0] - np.mean(logs[1:], axis=0)
+        found = block_length(gap), inflation(gap)
+        return [found[0]] * len(parts), len(gap) / found[1]
+    found_each = [dependence(part) for part in parts]
+    return [length for length, _ in found_each], min(len(p) / f for p, (_, f) in zip(parts, found_each, strict=True))
+
+
+def _replicates(parts: Sequence[AnySeries], paired: bool, lengths: list[int], rng: np.random.Generator) -> Floats:
+    widest = max(part.width() if isinstance(part, Clusters) else len(part) for part in parts)
+    step = max(1, min(REPLICATES, CELLS // max(widest, 1)))
+    chunks = []
+    for begin in range(0, REPLICATES, step):
+        rows = min(step, REPLICATES - begin)
+        shared = stationary_index(rng, len(parts[0]), rows, lengths[0]) if paired else None
+        chunks.append(
+            np.stack(
+                [
+                    part.resampled(shared if shared is not None else stationary_index(rng, len(part), rows, length))
+                    for part, length in zip(parts, lengths, strict=True)
+                ],
+                axis=1,
+            )
+        )
+    return np.concatenate(chunks)
+
+
+def _bounds(replicates: Floats, point: float, levels: tuple[float, float]) -> Interval | None:
+    """Percentiles of the replicates; None as soon as an end is not finite (time-outs reach it)."""
+    ordered = np.sort(np.where(np.isnan(replicates), np.inf, replicates))
+    places = [min(max(level * (len(ordered) + 1) - 1, 0.0), len(ordered) - 1.0) for level in levels]
+    low, high = float(ordered[math.floor(places[0])]), float(ordered[math.ceil(places[1])])
+    return Interval(point, low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+
+def _jackknife(parts: Sequence[AnySeries], weights: Floats, paired: bool) -> Floats:
+    """Influence values of the contrast of log means."""
+    each = [w * np.log(p.without_each()) for w, p in zip(weights, parts, strict=True) if isinstance(p, Series)]
+    if paired:
+        return np.asarray(np.sum(each, axis=0), np.float64)
+    return np.concatenate([part - part.mean() for part in each])
+
+
+def _bca_levels(
+    replicates: Floats, point: float, jackknife: Floats, levels: tuple[float, float]
+) -> tuple[float, float]:
+    """Levels corrected for bias and for a variance that changes with the value (Efron 1987)."""
+    from scipy.special import ndtr, ndtri
+
+    finite = replicates[np.isfinite(replicates)]
+    share = (float((finite < point).sum()) + 0.5 * float((finite == point).sum())) / max(len(finite), 1)
+    bias = float(ndtri(min(max(share, 1e-3), 1 - 1e-3)))
+    pull = jackknife.mean() - jackknife
+    scale = float((pull**2).sum()) ** 1.5
+    rate = float((pull**3).sum()) / (6 * scale) if scale > 0 else 0.0
+    corrected = []
+    for level in levels:
+        z = bias + float(ndtri(level))
+        corrected.append(float(ndtr(bias + z / max(1 - rate * z, 0.1))))
+    return corrected[0], corrected[1]
+
+
+def _batched(
+    parts: Sequence[AnySeries], weights: Sequence[float], point: Floats, paired: bool, confidence: float
+) -> Contrast:
+    """Batch means: the contrast over 10 to 50 consecutive runs gives the spread, the whole gives the value."""
+    n = min(len(part) for part in parts)
+    p = parts[0].p
+    tail = 0.5 if p is None else min(p, 1 - p)
+    batches = int(min(max(n * tail / 10, 10), 50))
+    values = np.empty((batches, len(parts)))
+    for column, part in enumerate(parts):
+        edges = np.linspace(0, len(part), batches + 1).astype(int)
+        values[:, column] = [part.run(int(a), int(b)) for a, b in pairwise(edges)]
+    w = np.asarray(weights)
+    with np.errstate(invalid="ignore"):
+        log = _batch_interval(np.log(values) * w, float(np.log(point) @ w), paired, confidence)
+        plain = _batch_interval(values * w, float(point @ w), paired, confidence)
+    return Contrast(log, plain, n, "batch means")
+
+
+def _batch_interval(terms: Floats, point: float, paired: bool, confidence: float) -> Interval | None:
+    batches = len(terms)
+    variance = float(terms.sum(axis=1).var(ddof=1)) if paired else float(terms.var(axis=0, ddof=1).sum())
+    half = t_point(confidence, batches - 1) * math.sqrt(variance / batches)
+    return Interval(point, point - half, point + half) if math.isfinite(half) else None
+
+
+def z_of(interval: Interval, confidence: float) -> float:
+    """How many standard errors the value lies from zero, read back from its interval."""
+    return (
+        interval.value / (interval.half / normal_point(confidence))
+        if interval.half > 0
+        else math.copysign(99.0, interval.value)
+    )

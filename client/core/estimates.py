@@ -1,0 +1,148 @@
+"""One arm on its own: every metric as an Estimate, or a note that says what it would take."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from client.core.bootstrap import Clusters, Series, contrast, dependence
+from client.core.findings import Estimate
+from client.core.metrics import Arm, batch_rates, throughput_weights
+from client.core.names import LATENCIES, QUANTILES
+from client.core.plan import RunPlan
+from client.core.stats import Floats, least_n, order_interval, quantile, t_interval, wilson
+
+NOT_MEASURED = "not measured"
+
+
+def not_measured(unit: str = "", note: str = NOT_MEASURED) -> Estimate:
+    return Estimate(unit=unit, note=note)
+
+
+def arm_metrics(arm: Arm, plan: RunPlan) -> dict[str, Estimate]:
+    """Keys as in TargetFindings.metrics."""
+    found: dict[str, Estimate] = {}
+    for metric in LATENCIES:
+        values, effective = latency_values(arm, metric)
+        for stat, p in QUANTILES.items():
+            found[f"{metric}_ms_{stat}"] = quantile_estimate(values, p, plan.confidence, effective, arm)
+        found[f"{metric}_ms_mean"] = mean_estimate(arm, metric, plan)
+    for name, weights in throughput_weights(arm, plan.slos).items():
+        found[name] = rate_estimate(arm, weights, plan.confidence)
+    found.setdefault("output_tokens_per_s", not_measured("1/s", "the server gave no token counts"))
+    found["error_rate"] = error_rate(arm, plan.confidence)
+    return found
+
+
+def latency_values(arm: Arm, metric: str) -> tuple[Floats, float]:
+    """The defined values in time order, and how many independent ones they are worth."""
+    if metric == "itl":
+        owners = len(np.unique(arm.gap_owner))
+        return arm.gaps, float(owners)  # gaps of one answer move together: an answer counts once
+    values = arm.latency[metric]
+    values = values[~np.isnan(values)]
+    return values, len(values) / dependence(Series(values, 0.5))[1] if len(values) else 0.0
+
+
+def quantile_estimate(values: Floats, p: float, confidence: float, effective: float, arm: Arm) -> Estimate:
+    n = len(values)
+    if n == 0:
+        return not_measured("ms")
+    ordered = np.sort(values)
+    interval = order_interval(ordered, p, confidence, effective)
+    if interval is None:
+        return _unsupported(ordered, p, confidence, effective)
+    if math.isinf(interval.value):
+        return _at_limit(interval.low, n, arm)
+    note = "the upper end is beyond the time-out" if math.isinf(interval.high) else None
+    return Estimate(value=interval.value, low=interval.low, high=_finite(interval.high), n=n, unit="ms", note=note)
+
+
+def _unsupported(ordered: Floats, p: float, confidence: float, effective: float) -> Estimate:
+    n, needed = len(ordered), least_n(p, confidence)
+    if p == 0.5 and math.isfinite(float(ordered[-1])):
+        note = f"needs n ≥ {needed} for {confidence:.0%}; the interval is the range seen"
+        return Estimate(
+            value=quantile(ordered, p), low=float(ordered[0]), high=float(ordered[-1]), n=n, unit="ms", note=note
+        )
+    if effective < n and n >= needed:
+        return Estimate(
+            n=n, unit="ms", note=f"needs n ≥ {needed}; the {n} here are worth {effective:.0f} independent ones"
+        )
+    return Estimate(n=n, unit="ms", note=f"needs n ≥ {needed}")
+
+
+def _at_limit(low: float, n: int, arm: Arm) -> Estimate:
+    """The quantile itself timed out: it is at least the limit, and no more is known."""
+    limit = arm.limit_ms
+    known_low = low if math.isfinite(low) else limit
+    timed_out = int(arm.censored.sum())
+    return Estimate(value=limit, low=known_low, n=n, unit="ms", note=f"≥ {limit:.0f} ms: {timed_out} of {n} timed out")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def mean_estimate(arm: Arm, metric: str, plan: RunPlan) -> Estimate:
+    part = series_of(arm, metric, None)
+    if part is None:
+        return not_measured("ms")
+    value, n = part.value(), len(part)
+    if math.isinf(value):
+        return Estimate(n=n, unit="ms", note="not bounded: requests timed out")
+    interval = contrast([part], [1.0], False, plan.confidence, (plan.seed, 11)).difference
+    if interval is None:
+        return Estimate(value=value, n=n, unit="ms", note="needs n ≥ 2 for an interval")
+    return Estimate(value=value, low=interval.low, high=interval.high, n=n, unit="ms")
+
+
+def series_of(arm: Arm, metric: str, p: float | None) -> Series | Clusters | None:
+    """What the bootstrap resamples; None when the metric is not defined for any request."""
+    if metric == "itl":
+        if not len(arm.gaps):
+            return None
+        owners, renumbered = np.unique(arm.gap_owner, return_inverse=True)
+        return Clusters(arm.gaps, renumbered, len(owners), p)
+    values = arm.latency[metric]
+    values = values[~np.isnan(values)]
+    return Series(values, p) if len(values) else None
+
+
+def rate_estimate(arm: Arm, weights: Floats, confidence: float) -> Estimate:
+    """Sum over seconds of the measured windows; the spread between batches of completions makes the interval."""
+    sums, seconds = batch_rates(arm, weights)
+    if not len(sums):
+        return not_measured("1/s")
+    value = float(sums.sum() / seconds.sum())
+    interval = t_interval(sums / seconds, confidence)
+    if interval is None:
+        return Estimate(value=value, n=len(arm), unit="1/s", note="one request gives no interval")
+    return Estimate(
+        value=value, low=max(0.0, value - interval.half), high=value + interval.half, n=int(arm.ok.sum()), unit="1/s"
+    )
+
+
+def error_rate(arm: Arm, confidence: float) -> Estimate:
+    """Share of counted requests that failed (time-outs are failures too)."""
+    counted = int(arm.counted.sum())
+    failed = int((arm.counted & ~arm.ok).sum())
+    interval = wilson(failed, counted, confidence)
+    if interval is None:
+        return not_measured()
+    return Estimate(value=interval.value, low=interval.low, high=interval.high, n=counted)
+
+
+def single_request(arm: Arm) -> dict[str, Estimate]:
+    """`e2e_ms` and `ttft_ms` of the first request of an arm: one observation, with no interval."""
+    found: dict[str, Estimate] = {}
+    for metric in ("e2e", "ttft"):
+        value = float(arm.latency[metric][0]) if len(arm) else math.nan
+        if math.isnan(value):
+            found[f"{metric}_ms"] = not_measured("ms")
+        elif math.isinf(value):
+            found[f"{metric}_ms"] = Estimate(value=arm.limit_ms, n=1, unit="ms", note="≥ its time-out")
+        else:
+            found[f"{metric}_ms"] = Estimate(value=value, n=1, unit="ms", note="one request")
+    return found

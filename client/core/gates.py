@@ -1,0 +1,371 @@
+"""Validity gates: each looks at one way in which a run can be spoiled, and says the fact and the next step.
+
+A gate of severity INVALID without metrics spoils the whole run; with metrics, those only. Limits and their reasons: `client.core.limits`.
+Gates over what the servers and the GPU say are in `client.core.server_gates`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from client.core import limits
+from client.core.counters import Difference
+from client.core.evidence import Evidence
+from client.core.findings import Gate, Severity
+from client.core.metrics import Arm
+from client.core.names import NAMES
+from client.core.pairing import Sides
+from client.core.plan import Arrival, Design, RunPlan
+from client.core.records import Outcome, Phase, WorkerHealth
+from client.core.stats import Floats, fisher_p, inflation, mser5, normal_point
+from client.core.table import NEVER
+
+WITHOUT_TPOT = tuple(
+    n for n, name in NAMES.items() if name.place == "metrics" and not n.startswith(("tpot", "itl", "error"))
+)
+"""What prefill, queueing and output length change: everything except the pace of decoding and the error rate."""
+STAMPED = tuple(n for n in NAMES if n.startswith(("ttft", "tpot", "itl", "e2e", "response")))
+PER_ANSWER = tuple(n for n in WITHOUT_TPOT if n.startswith(("e2e", "response", "requests_per_s", "goodput")))
+
+
+class GpuArm(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gates need to know of the GPU while one arm was measured. None: not readable."""
+
+    sm_mhz: float | None = None
+    slowed_share: float | None = None
+    """Share of samples with a hardware or thermal slowdown reason."""
+    power_capped_share: float | None = None
+    strangers: tuple[str, ...] = ()
+    """Processes on the GPU that belong to none of the targets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the gates look at."""
+
+    evidence: Evidence
+    arms: dict[str, Arm]
+    counters: dict[str, Difference]
+    sides: tuple[Sides, ...] = ()
+    gpu: dict[str, GpuArm] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> RunPlan:
+        return self.evidence.plan
+
+    def health(self, target: str) -> list[WorkerHealth]:
+        return [h for h in self.evidence.health if h.target == target and h.phase is Phase.MEASURE]
+
+    def median_ms(self, target: str, metric: str) -> float | None:
+        arm = self.arms.get(target)
+        values = arm.latency[metric][np.isfinite(arm.latency[metric])] if arm is not None else np.zeros(0)
+        return float(np.median(values)) if len(values) else None
+
+
+Look = Callable[[Seen], Iterator[Gate]]
+
+
+def invalid(code: str, fact: str, next_step: str, targets: tuple[str, ...] = (), metrics: tuple[str, ...] = ()) -> Gate:
+    return Gate(code=code, severity=Severity.INVALID, fact=fact, next_step=next_step, metrics=metrics, targets=targets)
+
+
+def flag(code: str, fact: str, next_step: str, targets: tuple[str, ...] = (), metrics: tuple[str, ...] = ()) -> Gate:
+    return Gate(code=code, severity=Severity.FLAG, fact=fact, next_step=next_step, metrics=metrics, targets=targets)
+
+
+def _worst(values: list[int | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return max(known) / 1e6 if known else None
+
+
+def late_sends(seen: Seen) -> Iterator[Gate]:
+    for target in seen.arms:
+        lag, e2e = _worst([h.send_lag_p99_ns for h in seen.health(target)]), seen.median_ms(target, "e2e")
+        if lag is not None and e2e is not None and lag > max(limits.LAG_SHARE * e2e, limits.LAG_IGNORED_MS):
+            yield invalid(
+                "generator_late",
+                f"The load generator sent to {target} up to {lag:.1f} ms late (p99), more than {limits.LAG_SHARE:.0%} of the {e2e:.0f} ms measured.",
+                "Use more --workers, a lower --rate or --concurrency, or a quieter machine.",
+                (target,),
+            )
+
+
+def late_stamps(seen: Seen) -> Iterator[Gate]:
+    """Kernel stamps do not wait for our event loop; loop stamps do."""
+    for target, arm in seen.arms.items():
+        if not len(arm) or not bool(seen.evidence.records.loop_stamped[arm.rows].any()):
+            continue
+        lag = _worst(
+            [h.recv_lag_p99_ns if h.recv_lag_p99_ns is not None else h.loop_lag_p99_ns for h in seen.health(target)]
+        )
+        ttft = seen.median_ms(target, "ttft")
+        if lag is not None and ttft is not None and lag > max(limits.LAG_SHARE * ttft, limits.LAG_IGNORED_MS):
+            yield invalid(
+                "stamps_late",
+                f"Arrivals from {target} were stamped by an event loop that ran up to {lag:.1f} ms late (p99), more than {limits.LAG_SHARE:.0%} of its TTFT.",
+                "Use more --workers, or plain http on Linux, where the kernel stamps arrivals.",
+                (target,),
+                STAMPED,
+            )
+
+
+def busy_generator(seen: Seen) -> Iterator[Gate]:
+    for target in seen.arms:
+        shares = [
+            h.cpu_ns / (h.end_ns - h.start_ns)
+            for h in seen.health(target)
+            if h.cpu_ns is not None and h.end_ns > h.start_ns
+        ]
+        share = max(shares, default=0.0)
+        fact = f"A load generator process was busy {share:.0%} of its time while it measured {target}."
+        step = "Use more --workers, or a lower --rate or --concurrency."
+        if share > limits.CPU_SATURATED:
+            yield invalid("generator_saturated", fact, step, (target,))
+        elif share > limits.CPU_SHARE:
+            yield flag("generator_busy", fact, step, (target,))
+
+
+def collector_pauses(seen: Seen) -> Iterator[Gate]:
+    for target in seen.arms:
+        health = [h for h in seen.health(target) if h.gc_pause_ns is not None and h.end_ns > h.start_ns]
+        share = max(((h.gc_pause_ns or 0) / (h.end_ns - h.start_ns) for h in health), default=0.0)
+        if share > limits.GC_SHARE:
+            yield flag(
+                "gc_pauses",
+                f"Garbage collection took {share:.1%} of the time in which {target} was measured.",
+                "Use more --workers, or fewer --requests for each block.",
+                (target,),
+            )
+
+
+def lost_workers(seen: Seen) -> Iterator[Gate]:
+    dead = sorted({h.worker for h in seen.evidence.health if h.lost})
+    lost = len(seen.evidence.records.where(outcome=Outcome.LOST))
+    if dead or lost:
+        names = ", ".join(map(str, dead)) or "?"
+        yield invalid(
+            "worker_lost",
+            f"Load generator process {names} died: {lost} requests of the schedule are missing, so the load was not the one asked for.",
+            "Run again; if it dies again, look for the out-of-memory killer in the kernel log.",
+        )
+
+
+def held_back(seen: Seen) -> Iterator[Gate]:
+    held = sum(h.held_back for h in seen.evidence.health if h.phase is Phase.MEASURE)
+    if held:
+        yield flag(
+            "held_back",
+            f"{held} arrivals waited for the client-side cap of {seen.plan.load.max_in_flight}: the offered load was lower than asked.",
+            "Raise the cap, or read response times (they count from the intended start).",
+        )
+
+
+def failures(seen: Seen) -> Iterator[Gate]:
+    for target, arm in seen.arms.items():
+        counted, failed = int(arm.counted.sum()), int((arm.counted & ~arm.ok).sum())
+        if not failed:
+            continue
+        kinds = seen.evidence.records.counts(arm.rows[arm.counted & ~arm.ok])
+        told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        fact = f"{failed} of {counted} measured requests to {target} failed ({told})."
+        if failed / counted > limits.ERROR_SHARE:
+            yield invalid("errors", fact, "Look at the errors and the server's log before comparing speed.", (target,))
+        else:
+            yield flag("some_errors", fact, "The numbers are over answered requests; see the error classes.", (target,))
+
+
+def unequal_failures(seen: Seen) -> Iterator[Gate]:
+    for both in seen.sides:
+        b, a = _whole(seen, both)
+        hits = [int((arm.counted & ~arm.ok).sum()) for arm in (a, b)]
+        sizes = [int(arm.counted.sum()) for arm in (a, b)]
+        if max(hits) and fisher_p(hits[0], sizes[0], hits[1], sizes[1]) < limits.UNEQUAL_P:
+            yield invalid(
+                "errors_unequal",
+                f"Failures differ between the arms: {hits[0]} of {sizes[0]} for {a.target}, {hits[1]} of {sizes[1]} for {b.target}.",
+                "Find out why one server fails more; the answered requests are not alike.",
+                (a.target, b.target),
+            )
+
+
+def _whole(seen: Seen, both: Sides) -> tuple[Arm, Arm]:
+    """(candidate, baseline), the baseline with both its As."""
+    return both.parts[0], seen.arms[both.parts[1].target]
+
+
+def timeouts(seen: Seen) -> Iterator[Gate]:
+    for target, arm in seen.arms.items():
+        count = int(arm.censored.sum())
+        if count:
+            yield flag(
+                "timeouts",
+                f"{count} of {len(arm)} requests to {target} timed out: they count as at least {arm.limit_ms:.0f} ms, not as missing.",
+                "A quantile that they reach is shown as ≥ the limit. Raise the time-outs to know more, or lower the load.",
+                (target,),
+            )
+
+
+def too_few(seen: Seen) -> Iterator[Gate]:
+    for target, arm in seen.arms.items():
+        answered = int(arm.ok.sum())
+        if answered < limits.FEW_REQUESTS:
+            yield invalid(
+                "too_few_requests",
+                f"Only {answered} measured requests to {target} were answered: no interval of a median exists at {seen.plan.confidence:.0%}.",
+                f"Ask for at least --requests {limits.FEW_REQUESTS}; 30 or more tell effects of some percent apart.",
+                (target,),
+            )
+
+
+def _mean_difference(both: Sides, tokens: list[Floats]) -> tuple[float, float]:
+    """Relative difference of means (candidate against baseline) and its distance from zero in standard errors."""
+    b, a = tokens
+    means = a.mean(), b.mean()
+    if len(a) < 2 or len(b) < 2 or means[0] == 0:
+        return 0.0, 0.0
+    error = float(np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)))
+    gap = float(means[1] - means[0])
+    return gap / float(means[0]), (abs(gap) / error if error > 0 else (99.0 if gap else 0.0))
+
+
+def output_lengths(seen: Seen) -> Iterator[Gate]:
+    for both in seen.sides:
+        b, a = _whole(seen, both)
+        known = [arm.ok & (arm.tokens != NEVER) for arm in (b, a)]
+        tokens = [arm.tokens[keep].astype(np.float64) for arm, keep in zip((b, a), known, strict=True)]
+        if min(map(len, tokens)) < 2:
+            continue
+        share, z = _mean_difference(both, tokens)
+        if abs(share) > limits.OUTPUT_TOKENS and z > limits.SETTLED_Z:
+            word = "longer" if share > 0 else "shorter"
+            yield invalid(
+                "output_lengths",
+                f"{b.target} gives {abs(share):.1%} {word} answers than {a.target} ({tokens[0].mean():.1f} against {tokens[1].mean():.1f} tokens): latency per request is not like for like, TPOT still is.",
+                "Use --ignore-eos with a fixed --max-tokens to compare speed, and judge the answers apart.",
+                (a.target, b.target),
+                PER_ANSWER,
+            )
+
+
+def prompt_lengths(seen: Seen) -> Iterator[Gate]:
+    for both in seen.sides:
+        b, a = _whole(seen, both)
+        means = [
+            float(arm.prompt_tokens[arm.ok & (arm.prompt_tokens != NEVER)].mean())
+            if (arm.ok & (arm.prompt_tokens != NEVER)).any()
+            else None
+            for arm in (a, b)
+        ]
+        if not both.paired or means[0] is None or means[1] is None or means[0] == 0:
+            continue  # without pairing the arms saw other images, whose sizes may differ
+        if abs(means[1] / means[0] - 1) > limits.PROMPT_TOKENS:
+            yield invalid(
+                "prompt_tokens",
+                f"The same requests have {means[0]:.1f} prompt tokens on {a.target} and {means[1]:.1f} on {b.target}: the servers see different pictures or templates.",
+                "Give both servers the same processor settings (max_pixels), chat template and model files.",
+                (a.target, b.target),
+                WITHOUT_TPOT,
+            )
+
+
+def repeated_images(seen: Seen) -> Iterator[Gate]:
+    """From the records alone: an image sent again within the same stay of a server may be answered from its caches."""
+    for target, arm in seen.arms.items():
+        parts = [p for both in seen.sides for p in both.parts if p.target == target] or [arm]
+        again = max((1 - len(np.unique(p.image)) / len(p) for p in parts if len(p)), default=0.0)
+        counted = seen.counters.get(target, Difference())
+        rates = [rate for rate in (counted.image_hit_rate, counted.prefix_hit_rate) if rate is not None]
+        if again <= limits.REPEATED_IMAGES or (
+            len(rates) == 2 and rates[0] <= limits.IMAGE_HITS and rates[1] <= limits.PREFIX_HITS
+        ):
+            continue
+        distinct = len(np.unique(arm.image))
+        told = "the caches answered" if rates else "its caches could answer, and no counters say otherwise"
+        yield invalid(
+            "repeated_images",
+            f"{len(arm)} measured requests to {target} carried {distinct} different image{'s' if distinct > 1 else ''}: {told}, so latency and throughput say nothing about serving different images.",
+            "Leave out --repeat-image, or give a folder with more images.",
+            (target,),
+            WITHOUT_TPOT,
+        )
+
+
+def settled(seen: Seen) -> Iterator[Gate]:
+    for target, arm in seen.arms.items():
+        values = arm.latency["e2e"][np.isfinite(arm.latency["e2e"])]
+        cut = mser5(values)
+        upto = len(values) // 2 if cut is None else cut
+        if not 0 < upto < len(values) - 2:
+            continue
+        first, rest = np.log(values[:upto]), np.log(values[upto:])
+        error = float(np.sqrt(rest.var(ddof=1) * (1 / upto + 1 / len(rest)) * inflation(rest)))
+        gap = float(first.mean() - rest.mean())
+        if error > 0 and abs(gap) > limits.SETTLED_EFFECT and abs(gap) / error > limits.SETTLED_Z:
+            how = (
+                f"its first {upto} measured requests differ from the rest"
+                if cut is not None
+                else "it drifts through the whole run"
+            )
+            cancel = (
+                " Interleaved blocks let drift cancel between the arms."
+                if seen.plan.design is Design.INTERLEAVED
+                else ""
+            )
+            yield flag(
+                "not_settled",
+                f"{target} never settled: {how} by {abs(np.expm1(gap)):.0%} (MSER-5).{cancel}",
+                "Raise --warmup, and look for other work on the machine or a GPU that heats up.",
+                (target,),
+            )
+
+
+def cut_short(seen: Seen) -> Iterator[Gate]:
+    if seen.evidence.interrupted or not seen.evidence.complete:
+        how = "was interrupted" if seen.evidence.interrupted else "ended before its plan did"
+        yield flag(
+            "cut_short",
+            f"The run {how}: the numbers are over what was measured until then.",
+            "Run again for the whole plan.",
+        )
+    if seen.evidence.torn_lines:
+        yield flag(
+            "torn_lines",
+            f"{seen.evidence.torn_lines} lines of the run directory could not be read and were set aside.",
+            "One torn last line is normal after a crash; more mean a damaged disk or an edited file.",
+        )
+
+
+def overload(seen: Seen) -> Iterator[Gate]:
+    """Open loop only: more work arrives than the server finishes, so latency grows as long as one measures."""
+    if seen.plan.load.arrival is Arrival.CLOSED:
+        return
+    for target, arm in seen.arms.items():
+        values = arm.latency["response"][np.isfinite(arm.latency["response"])]
+        if len(values) < 4 * limits.FEW_REQUESTS:
+            continue
+        quarter = len(values) // 4
+        first, last = float(np.median(values[:quarter])), float(np.median(values[-quarter:]))
+        spread = normal_point(0.99) * float(values[:quarter].std()) / np.sqrt(quarter)
+        if last > 2 * first and last - first > spread:
+            yield invalid(
+                "overload",
+                f"Response times of {target} grew from {first:.0f} to {last:.0f} ms within the run: more arrives than it can finish, and no steady state exists.",
+                "Lower --rate below the throughput of the closed loop.",
+                (target,),
+            )
+
+
+LOOKS: tuple[Look, ...] = (
+    lost_workers, late_sends, late_stamps, busy_generator, collector_pauses, held_back, failures, unequal_failures, timeouts,
+    too_few, output_lengths, prompt_lengths, repeated_images, overload, settled, cut_short,
+)  # fmt: skip
+
+
+def fired(seen: Seen, looks: tuple[Look, ...]) -> tuple[Gate, ...]:
+    """All gates that fired, INVALID ones first, else in the order of the table."""
+    found = [gate for look in looks for gate in look(seen)]
+    return tuple(sorted(found, key=lambda gate: gate.severity is not Severity.INVALID))

@@ -1,0 +1,40 @@
+"""Where a validity gate fires, each limit with its reason. Changing one changes verdicts: say so in docs/statistics.md."""
+
+LAG_SHARE = 0.05
+"""Of the latency measured. Above it the generator's own lateness is no longer small beside the smallest effects we report (3 %)."""
+LAG_IGNORED_MS = 0.5
+"""Lags below this are the kernel's own scheduling grain on a shared machine."""
+CPU_SHARE = 0.50
+"""Of one core for a process. Above it queueing in the event loop is no longer rare (M/D/1: mean wait = half a service time at 50 %)."""
+CPU_SATURATED = 0.90
+"""The generator has no reserve left: what it measured is itself."""
+GC_SHARE = 0.01
+"""Of the measured time spent in garbage collection."""
+ERROR_SHARE = 0.05
+"""Failed requests. Above it the answered ones are a selection, and their latencies describe the selection."""
+UNEQUAL_P = 0.005
+"""Fisher's exact test: failures as unequal as this come once in 200 comparisons of equal servers."""
+PREFIX_HITS = 0.20
+"""Of prompt tokens. A shared system prompt and template is some 5 % of an image request; more means images were remembered."""
+IMAGE_HITS = 0.05
+"""Of images. Different images are never answered by the image cache."""
+HITS_UNEQUAL = 0.05
+"""Difference of a hit rate between arms: 5 % of prefill left out in one arm is an effect of its own."""
+REPEATED_IMAGES = 0.10
+"""Share of measured requests that carry an image which this server had already seen in the same run."""
+OUTPUT_TOKENS = 0.02
+"""Relative difference of mean output length, when its interval leaves out zero: decoding 2 % more tokens costs about that much time."""
+PROMPT_TOKENS = 0.005
+"""Relative difference of mean prompt length: same images and prompt through the same processor give the same count."""
+CLOCKS_UNEQUAL = 0.03
+"""Relative difference of the median SM clock between arms: compute-bound work follows the clock."""
+THROTTLED_SHARE = 0.05
+"""Of GPU samples with a hardware or thermal slowdown reason (a power cap is normal under load and is only told)."""
+QUEUE_SHARE = 0.05
+"""Mean time in the server's queue, of the median end-to-end latency."""
+FEW_REQUESTS = 6
+"""Below this no distribution-free interval of a median exists at 95 %."""
+SETTLED_EFFECT = 0.05
+"""How far the start of the measured series must lie from its rest, beside being significant, to count as not warmed up."""
+SETTLED_Z = 4.0
+"""Standard errors for the same: a series is looked at in many ways, and a false alarm costs trust."""

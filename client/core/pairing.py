@@ -1,0 +1,226 @@
+"""Two arms side by side: which requests are compared with which, the contrast of each metric, and the run's own A/A noise.
+
+Interleaved: both arms saw each image once, in neighbouring blocks (A B B A ...): images pair the requests, drift cancels.
+Serial: A, then B, then A again. The mean of both As stands where B stood in time; what the As differ by beyond their own noise is drift,
+and as its course in between is unknown (but taken to be monotone), half of it is added to each side of the interval.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from client.core.bootstrap import AnySeries, Contrast, contrast
+from client.core.estimates import series_of
+from client.core.metrics import Arm, batch_rates, throughput_weights
+from client.core.names import QUANTILES
+from client.core.plan import Design, RunPlan
+from client.core.stats import Floats, Interval, t_point
+from client.core.table import Mask
+
+LEAST_PAIRS = 0.9
+"""Pairing by image is used where at least this share of either arm has a partner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """`parts[0]` is the candidate; the others are the baseline, their weights sum to -1."""
+
+    parts: tuple[Arm, ...]
+    weights: tuple[float, ...]
+    design: Design
+    paired: bool
+
+    @property
+    def second_a(self) -> bool:
+        return len(self.parts) == 3
+
+    @property
+    def requests_per_arm(self) -> int:
+        return min(len(part) for part in self.parts)
+
+
+def sides(baseline: Arm, candidate: Arm, design: Design) -> Sides:
+    parts: tuple[Arm, ...] = (candidate, baseline)
+    weights: tuple[float, ...] = (1.0, -1.0)
+    if design is Design.SERIAL and len(candidate) and len(baseline):
+        before = baseline.start_ns < candidate.start_ns.min()
+        after = baseline.start_ns > candidate.start_ns.max()
+        if before.sum() >= 2 and after.sum() >= 2:
+            parts, weights = (candidate, baseline.part(before), baseline.part(after)), (1.0, -0.5, -0.5)
+    return Sides(parts, weights, design, _share_images(parts))
+
+
+def _share_images(parts: tuple[Arm, ...]) -> bool:
+    """Each image once in each part, and nearly all of them in all parts."""
+    if any(len(np.unique(part.image)) < len(part) for part in parts):
+        return False
+    common = _common(parts, [np.ones(len(part), np.bool_) for part in parts])
+    return len(common) >= max(2.0, LEAST_PAIRS * max(len(part) for part in parts))
+
+
+def _common(parts: tuple[Arm, ...], keep: list[Mask]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    images = parts[0].image[keep[0]]
+    for part, mask in zip(parts[1:], keep[1:], strict=True):
+        images = images[np.isin(images, part.image[mask])]
+    return images
+
+
+def _defined(part: Arm, metric: str) -> Mask:
+    if metric == "itl":
+        return np.bincount(part.gap_owner, minlength=len(part)).astype(np.bool_)
+    return ~np.isnan(part.latency[metric])
+
+
+def aligned(both: Sides, metric: str) -> tuple[Arm, ...]:
+    """The parts of a paired comparison, each in the candidate's order of images and only where all have the metric."""
+    images = _common(both.parts, [_defined(part, metric) for part in both.parts])
+    return tuple(reordered(part, images) for part in both.parts)
+
+
+def reordered(part: Arm, images: np.ndarray[tuple[int], np.dtype[np.int32]]) -> Arm:
+    """The rows of `part` for these images, in this order."""
+    by_image = np.argsort(part.image, kind="stable")
+    picked = by_image[np.searchsorted(part.image[by_image], images)]
+    keep = np.zeros(len(part), np.bool_)
+    keep[picked] = True
+    smaller = part.part(keep)
+    if bool((np.diff(picked) > 0).all()):
+        return smaller
+    place = np.argsort(np.argsort(picked, kind="stable"), kind="stable")  # where each wanted row lies in `smaller`
+    back = np.argsort(place, kind="stable")
+    fields = {name: values[place] for name, values in smaller.latency.items()}
+    return Arm(
+        smaller.target, smaller.rows[place], smaller.image[place], smaller.block[place], smaller.index[place],
+        smaller.start_ns[place], smaller.end_ns[place], smaller.ok[place], smaller.counted[place], smaller.censored[place],
+        smaller.tokens[place], smaller.prompt_tokens[place], smaller.cached_tokens[place], fields,
+        smaller.gaps, back[smaller.gap_owner], smaller.limit_ms,
+    )  # fmt: skip
+
+
+def _seed(plan: RunPlan, text: str) -> tuple[int, int]:
+    return plan.seed & 0xFFFFFFFF, zlib.crc32(text.encode())
+
+
+def latency_contrast(both: Sides, metric: str, stat: str, plan: RunPlan) -> Contrast:
+    """candidate / baseline as a log, drift of a serial design included."""
+    p = QUANTILES.get(stat)
+    paired = both.paired and bool((_lengths(both, metric) >= 2).all())
+    arms = aligned(both, metric) if paired else both.parts
+    series = [series_of(part, metric, p) for part in arms]
+    known: list[AnySeries] = [part for part in series if part is not None]
+    if len(known) < len(series):
+        return Contrast(None, None, 0, "none")
+    found = contrast(known, both.weights, paired, plan.confidence, _seed(plan, stat))
+    if not both.second_a:
+        return found
+    drift = contrast(known[1:], (-1.0, 1.0), paired, plan.confidence, _seed(plan, f"{stat} drift"))
+    return Contrast(
+        _with_drift(found.log, drift.log), _with_drift(found.difference, drift.difference), found.n, found.method
+    )
+
+
+def _lengths(both: Sides, metric: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array([len(_common(both.parts, [_defined(part, metric) for part in both.parts]))])
+
+
+def drift_allowance(drift: Interval) -> float:
+    """Half of what the second A differs from the first beyond its own noise."""
+    return max(0.0, abs(drift.value) - drift.half) / 2
+
+
+def _with_drift(found: Interval | None, drift: Interval | None) -> Interval | None:
+    if found is None or drift is None:
+        return None
+    allowance = drift_allowance(drift)
+    return found.shifted(-allowance, allowance)
+
+
+def rate_contrast(both: Sides, name: str, plan: RunPlan) -> Contrast:
+    """Throughputs: Student's t over blocks, pair by pair where the blocks are interleaved."""
+    logs: list[Floats] = []
+    values: list[float] = []
+    for part in both.parts:
+        weights = throughput_weights(part, plan.slos).get(name)
+        sums, seconds = batch_rates(part, weights) if weights is not None else (np.zeros(0), np.zeros(0))
+        if len(sums) < 2 or (sums <= 0).any():
+            return Contrast(None, None, len(sums), "none")
+        logs.append(np.log(sums / seconds))
+        values.append(math.log(sums.sum() / seconds.sum()))
+    point = float(np.dot(both.weights, values))
+    in_step = both.design is Design.INTERLEAVED and len({len(part) for part in logs}) == 1
+    if in_step:
+        terms = np.sum([w * part for w, part in zip(both.weights, logs, strict=True)], axis=0)
+        variance, freedom = float(terms.var(ddof=1)) / len(terms), len(terms) - 1.0
+    else:
+        each = [w * w * float(part.var(ddof=1)) / len(part) for w, part in zip(both.weights, logs, strict=True)]
+        variance, freedom = sum(each), _welch(each, [len(part) for part in logs])
+    half = t_point(plan.confidence, freedom) * math.sqrt(variance)
+    log = Interval(point, point - half, point + half)
+    if both.second_a:
+        noise = t_point(plan.confidence, freedom) * math.sqrt(sum(float(p.var(ddof=1)) / len(p) for p in logs[1:]))
+        gap = values[2] - values[1]
+        log = _with_drift(log, Interval(gap, gap - noise, gap + noise)) or log
+    base = math.exp(float(np.dot(both.weights[1:], values[1:])) * -1)
+    plain = Interval(*(base * math.expm1(value) for value in (log.value, log.low, log.high)))
+    return Contrast(log, plain, min(len(part) for part in both.parts), "Student's t over blocks")
+
+
+def _welch(variances: list[float], sizes: list[int]) -> float:
+    """Welch-Satterthwaite degrees of freedom."""
+    below = sum(v * v / (n - 1) for v, n in zip(variances, sizes, strict=True))
+    return sum(variances) ** 2 / below if below > 0 else float(sum(sizes) - len(sizes))
+
+
+def noise_floor(both: Sides, metric: str, stat: str) -> float | None:
+    """What the same server differs from itself by in this run, as a ratio minus 1; None when it could not be made.
+
+    Serial: the second A against the first. Interleaved: blocks of one arm against its other blocks, split so that linear drift cancels
+    (+ - - + as in ABBA), the larger of both arms, scaled from half an arm to a whole one. What images differ by is taken out by the other
+    arm's time for the same image (a control variate), as it does not enter the paired comparison either.
+    """
+    p = QUANTILES.get(stat)
+    if both.second_a:
+        first, second = (series_of(part, metric, p) for part in both.parts[1:])
+        return None if first is None or second is None else _gap(first.value(), second.value(), 1.0)
+    if metric == "itl" or both.design is not Design.INTERLEAVED:
+        return None
+    arms = aligned(both, metric) if both.paired else both.parts
+    gaps = []
+    for place, part in enumerate(arms):
+        other = arms[1 - place] if both.paired else None
+        gap = _split_gap(part, None if other is None else other.latency[metric], metric, p)
+        if gap is not None:
+            gaps.append(gap)
+    return max(gaps) if gaps else None
+
+
+def _split_gap(part: Arm, other: Floats | None, metric: str, p: float | None) -> float | None:
+    blocks = np.unique(part.block)
+    if len(blocks) < 2:
+        return None
+    values = part.latency[metric]
+    finite = np.isfinite(values) if other is None else np.isfinite(values) & np.isfinite(other)
+    logs = np.log(values[finite])
+    if other is not None and finite.sum() > 3:
+        control = np.log(other[finite])
+        spread = float(control.var())
+        slope = float(np.cov(logs, control, bias=True)[0, 1]) / spread if spread > 0 else 0.0
+        logs = logs - min(max(slope, 0.0), 1.0) * (control - control.mean())
+    sign = np.array([1 if k % 4 in (0, 3) else -1 for k in range(len(blocks))])
+    side = sign[np.searchsorted(blocks, part.block[finite])]
+    plus, minus = np.exp(logs[side > 0]), np.exp(logs[side < 0])
+    if len(plus) < 2 or len(minus) < 2:
+        return None
+    from client.core.bootstrap import Series
+
+    return _gap(Series(plus, p).value(), Series(minus, p).value(), math.sqrt(0.5))
+
+
+def _gap(first: float, second: float, scale: float) -> float | None:
+    if not (math.isfinite(first) and math.isfinite(second) and first > 0 and second > 0):
+        return None
+    return math.expm1(abs(math.log(second / first)) * scale)

@@ -1,0 +1,172 @@
+"""The recommendation: a table of rules over what was found, read from the top; the first that fits decides.
+
+`quality` and `primary` are the candidate's: better, same, worse or unknown. `gain` and `loss` say whether any of the other facts
+(time to first token, time per token, throughput, KV capacity, cost, energy) is better or worse beyond the smallest effect worth having.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from client.core.findings import Action, Comparison, Effect, Recommendation, Word
+from client.core.names import NAMES, Better
+
+BETTER, SAME, WORSE, UNKNOWN = "better", "same", "worse", "unknown"
+ANY = (BETTER, SAME, WORSE, UNKNOWN)
+NOT_WORSE = (BETTER, SAME)
+YES, NO, EITHER = (True,), (False,), (True, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    quality: tuple[str, ...]
+    primary: tuple[str, ...]
+    gain: tuple[bool, ...]
+    loss: tuple[bool, ...]
+    action: Action
+    because: str
+
+
+RULES: tuple[Rule, ...] = (
+    Rule((WORSE,), ANY, EITHER, EITHER, Action.KEEP, "its answers are worse by more than the margin"),
+    Rule(ANY, (UNKNOWN,), NO, NO, Action.NONE, "the primary metric is not settled"),
+    Rule(ANY, (WORSE,), NO, EITHER, Action.KEEP, "it is slower where it was asked to be faster, and nothing else is gained"),
+    Rule(ANY, (SAME,), NO, EITHER, Action.KEEP, "nothing worth having is gained"),
+    Rule(ANY, (UNKNOWN,), NO, YES, Action.KEEP, "no gain is shown, and a loss is"),
+    Rule((UNKNOWN,), (BETTER,), EITHER, EITHER, Action.DEPENDS, "it is faster, but its accuracy was not shown to hold"),
+    Rule((UNKNOWN,), ANY, EITHER, EITHER, Action.DEPENDS, "something is gained, but its accuracy was not shown to hold"),
+    Rule(NOT_WORSE, (BETTER,), EITHER, NO, Action.USE, "it is faster, its answers hold, and nothing is lost"),
+    Rule(NOT_WORSE, (SAME,), YES, NO, Action.USE, "it costs no latency, its answers hold, and something is gained"),
+    Rule(NOT_WORSE, ANY, EITHER, EITHER, Action.DEPENDS, "it wins on some counts and loses on others"),
+)  # fmt: skip
+
+FACTS = (
+    "ttft_p50",
+    "tpot_p50",
+    "requests_per_s",
+    "output_tokens_per_s",
+    "goodput_per_s",
+    "kv_cache_tokens",
+    "usd_per_1000_images",
+    "joules_per_request",
+)
+"""The other facts, in the order in which reasons are told."""
+_EXPECTED = (*FACTS, "mean_iou")
+
+
+def side_of(effect: Effect | None) -> str:
+    """What an effect means for the candidate."""
+    if effect is None or effect.word in (Word.NOT_MEASURED, Word.INVALID, Word.INCONCLUSIVE):
+        return UNKNOWN
+    if effect.word in (Word.EQUIVALENT, Word.NO_DIFFERENCE):
+        return SAME
+    if effect.word is Word.FASTER or effect.word is Word.SLOWER:
+        return BETTER if effect.word is Word.FASTER else WORSE
+    wants_more = NAMES[effect.metric].better is Better.HIGHER
+    return BETTER if (effect.word is Word.HIGHER) == wants_more else WORSE
+
+
+def quality_of(comparison: Comparison) -> str:
+    word = comparison.parity.word
+    if word in (Word.BETTER, Word.HIGHER):
+        return BETTER
+    if word in (Word.NON_INFERIOR, Word.EQUIVALENT, Word.NO_DIFFERENCE):
+        return SAME
+    return WORSE if word in (Word.WORSE, Word.LOWER) else UNKNOWN
+
+
+def recommend(
+    comparison: Comparison, primary: str, load: str, spoiled: str | None, not_measured: tuple[str, ...]
+) -> Recommendation:
+    """`spoiled` says why the run or its primary metric is INVALID; None when it is not."""
+    new, old = comparison.candidate, comparison.baseline
+    if spoiled is not None:
+        sentence = f"No recommendation between {new} and {old}: {spoiled}"
+        return Recommendation(action=Action.NONE, sentence=sentence, load=load, not_measured=not_measured)
+    quality, main = quality_of(comparison), side_of(comparison.effects.get(primary))
+    facts = {name: comparison.effects[name] for name in FACTS if name in comparison.effects and name != primary}
+    sides = {name: side_of(effect) for name, effect in facts.items()}
+    gain, loss = BETTER in sides.values(), WORSE in sides.values()
+    rule = next(r for r in RULES if quality in r.quality and main in r.primary and gain in r.gain and loss in r.loss)
+    return Recommendation(
+        action=rule.action,
+        sentence=_sentence(rule, new, old, sides, main),
+        load=load,
+        reasons=_reasons(comparison, primary, facts, sides),
+        would_change=tuple(_would_change(rule, comparison, primary, quality, main, sides)),
+        not_measured=not_measured,
+    )
+
+
+def _listed(sides: dict[str, str], side: str) -> str:
+    return ", ".join(NAMES[name].words for name, found in sides.items() if found == side)
+
+
+def _sentence(rule: Rule, new: str, old: str, sides: dict[str, str], main: str) -> str:
+    if rule.action is Action.USE:
+        return f"Use {new}: {rule.because}."
+    if rule.action is Action.KEEP:
+        return f"Keep {old}: {new} is not worth it, {rule.because}."
+    if rule.action is Action.NONE:
+        return f"No recommendation: {rule.because}."
+    gains, losses = _listed(sides, BETTER), _listed(sides, WORSE)
+    told = "; ".join(
+        part for part in (f"better: {gains}" if gains else "", f"worse: {losses}" if losses else "") if part
+    )
+    return f"It depends: {new} against {old}, {rule.because}{f' ({told})' if told else ''}."
+
+
+def _reasons(comparison: Comparison, primary: str, facts: dict[str, Effect], sides: dict[str, str]) -> tuple[str, ...]:
+    """Accuracy, the primary metric, then gains and losses, then what made no difference."""
+    found = [comparison.parity.sentence] if comparison.parity.sentence else []
+    if primary in comparison.effects:
+        found.append(comparison.effects[primary].sentence)
+    for side in (BETTER, WORSE, SAME):
+        found += [facts[name].sentence for name in facts if sides[name] == side]
+    return tuple(found)
+
+
+def _would_change(
+    rule: Rule, comparison: Comparison, primary: str, quality: str, main: str, sides: dict[str, str]
+) -> list[str]:
+    found = []
+    effect = comparison.effects.get(primary)
+    if quality == UNKNOWN:
+        found.append("Images with known boxes, enough of them to show that accuracy holds within the margin.")
+    if quality == WORSE:
+        found.append(
+            "A quantisation that keeps accuracy within the margin (leave the vision tower out, per-channel scales)."
+        )
+    if main == UNKNOWN and effect is not None:
+        more = (
+            f"about {effect.needs_requests:,} requests per arm"
+            if effect.needs_requests
+            else "a steadier machine or a smaller question"
+        )
+        found.append(f"An answer on {NAMES[primary].words}: {more}.")
+    if rule.action is Action.DEPENDS and WORSE in sides.values():
+        found.append(
+            f"Whether {_listed(sides, WORSE)} matters more to you than {_listed(sides, BETTER) or 'the rest'}."
+        )
+    if rule.action in (Action.KEEP, Action.DEPENDS) and main != BETTER:
+        found.append(
+            "Another load: longer answers and more requests at once favour smaller weights, long prompts do not."
+        )
+    if rule.action is Action.USE:
+        found.append("Another load, GPU or server version: this holds for the load stated.")
+    return found
+
+
+def missing_facts(comparison: Comparison) -> tuple[str, ...]:
+    """Facts that a decision would want and this run did not measure."""
+    absent = []
+    for name in _EXPECTED:
+        effect = comparison.effects.get(name)
+        known = (
+            quality_of(comparison) != UNKNOWN
+            if name == "mean_iou"
+            else effect is not None and effect.word is not Word.NOT_MEASURED
+        )
+        if not known and name != "goodput_per_s":
+            absent.append(NAMES[name].words)
+    return tuple(absent)

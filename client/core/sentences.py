@@ -1,0 +1,85 @@
+"""The sentences that head a report: what was asked, at which load, with which pictures, and the verdict."""
+
+from __future__ import annotations
+
+from client.core.findings import Action, Findings, TargetFindings
+from client.core.names import NAMES
+from client.core.plan import Arrival, RunPlan
+
+
+def question(plan: RunPlan) -> str:
+    names = [t.name for t in plan.targets]
+    model = next((t.model for t in plan.targets if t.model), "this model")
+    if len(names) == 1:
+        return f"How does {names[0]} serve {model}?"
+    others = " or ".join(names[1:])
+    return f"Shall I serve {model} as {others} instead of {names[0]}?"
+
+
+def load_sentence(plan: RunPlan) -> str:
+    load = plan.load
+    if load.arrival is Arrival.CLOSED:
+        how = (
+            "one request at a time" if load.concurrency == 1 else f"{load.concurrency} requests in flight (closed loop)"
+        )
+    elif load.arrival is Arrival.REPLAY:
+        how = "arrivals replayed from a saved run"
+    else:
+        rate = f"{load.rate_per_s:g} requests per second" if load.rate_per_s is not None else "an unstated rate"
+        how = f"{rate}, {load.arrival} arrivals (open loop)"
+    length = (
+        f"{load.requests} measured requests per arm"
+        if load.requests is not None
+        else f"{load.duration_s:g} s per arm"
+        if load.duration_s
+        else ""
+    )
+    return f"{how}, {length}" if length else how
+
+
+def workload_sentence(plan: RunPlan, targets: dict[str, TargetFindings]) -> str:
+    work = plan.workload
+    distinct = max((t.distinct_images for t in targets.values()), default=0)
+    source = "synthetic pictures" if work.images == "synthetic" else f"pictures from {work.images}"
+    size = (
+        f" of {work.width}x{work.height}" if work.images == "synthetic" else f", longest side at most {work.max_side}"
+    )
+    if work.repeat_image:
+        images = f"one image again and again ({source}{size})"
+    else:
+        images = f"{distinct} different {source}{size}"
+    length = f"{'exactly' if work.ignore_eos else 'up to'} {work.max_tokens} output tokens"
+    return f"{images}, {length}, temperature {work.temperature:g}"
+
+
+def headline(findings: Findings) -> str:
+    """The verdict in one sentence, with its load; or INVALID and why."""
+    mark = "SIMULATED. " if findings.simulated else ""
+    if not findings.valid:
+        return f"{mark}INVALID: {findings.invalid_reasons[0]}"
+    if not findings.comparisons:
+        return mark + _single(findings)
+    comparison = findings.comparisons[0]
+    effect = comparison.effects.get(findings.primary)
+    advice = findings.recommendation
+    lead = {
+        Action.USE: f"Use {comparison.candidate}",
+        Action.KEEP: f"Keep {comparison.baseline}",
+        Action.DEPENDS: "It depends",
+        Action.NONE: "No recommendation",
+    }[advice.action]
+    told = effect.sentence if effect is not None else f"{NAMES[findings.primary].words}: not measured."
+    return f"{mark}{lead} at {findings.load}: {told}"
+
+
+def _single(findings: Findings) -> str:
+    target = next(iter(findings.targets.values()), None)
+    if target is None:
+        return "Nothing was measured."
+    found = target.metrics.get(NAMES[findings.primary].key)
+    if found is None or found.value is None:
+        return (
+            f"{target.name}: {NAMES[findings.primary].words} not measured ({found.note if found else 'no requests'})."
+        )
+    interval = f" [{found.low:,.1f}, {found.high:,.1f}]" if found.low is not None and found.high is not None else ""
+    return f"{target.name}: {NAMES[findings.primary].words} {found.value:,.1f} {found.unit}{interval}, n = {found.n}, at {findings.load}."

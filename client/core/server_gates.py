@@ -1,0 +1,186 @@
+"""Validity gates over what the servers and the GPU say of themselves: caches, restarts, versions, arguments, clocks, neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from client.core import limits
+from client.core.counters import config_differences
+from client.core.findings import Gate
+from client.core.gates import WITHOUT_TPOT, Look, Seen, flag, invalid
+
+PRECISION_ARGS = (
+    "--quantization",
+    "-q",
+    "--model",
+    "--served-model-name",
+    "--port",
+    "--host",
+    "--kv-cache-dtype",
+    "--dtype",
+    "--quantization-config",
+)
+"""Engine arguments in which the arms of a precision comparison may differ, with the value that follows them."""
+
+
+def unread_counters(seen: Seen) -> Iterator[Gate]:
+    blind = [(target, counted.why) for target, counted in seen.counters.items() if not counted.readable]
+    if blind:
+        names = ", ".join(target for target, _ in blind)
+        yield flag(
+            "counters_missing",
+            f"Cache hits, preemptions and restarts of {names} are unknown: {blind[0][1]}.",
+            "Let the client reach /metrics of the server (and do not start it with --disable-log-stats).",
+            tuple(target for target, _ in blind),
+        )
+
+
+def cache_hits(seen: Seen) -> Iterator[Gate]:
+    kinds = (("prefix", "prompt tokens", limits.PREFIX_HITS), ("image", "images", limits.IMAGE_HITS))
+    for kind, unit, limit in kinds:
+        rates = {t: getattr(c, f"{kind}_hit_rate") for t, c in seen.counters.items()}
+        high = {t: rate for t, rate in rates.items() if rate is not None and rate > limit}
+        if high:
+            told = ", ".join(f"{rate:.0%} of {unit} on {target}" for target, rate in high.items())
+            yield invalid(
+                f"{kind}_cache",
+                f"The {kind} cache answered {told}: latency and throughput are those of remembered images, not of different ones.",
+                "Send different images (leave out --repeat-image, restart the servers), or turn the cache off on both.",
+                tuple(high),
+                WITHOUT_TPOT,
+            )
+        for (a, rate_a), (b, rate_b) in pairwise([(t, rate) for t, rate in rates.items() if rate is not None]):
+            if abs(rate_a - rate_b) > limits.HITS_UNEQUAL:
+                yield invalid(
+                    f"{kind}_cache_unequal",
+                    f"The {kind} cache answered {rate_a:.0%} of {unit} on {a} but {rate_b:.0%} on {b}: the arms did not do the same work.",
+                    "Restart both servers before the run, and send each the same images.",
+                    (a, b),
+                    WITHOUT_TPOT,
+                )
+
+
+def restarted(seen: Seen) -> Iterator[Gate]:
+    for target, counted in seen.counters.items():
+        if counted.restarted:
+            yield invalid(
+                "server_restarted",
+                f"{target} was restarted while it was measured (its start time changed or a counter fell).",
+                "Look for a crash or an out-of-memory kill in its log, then run again.",
+                (target,),
+            )
+
+
+def preempted(seen: Seen) -> Iterator[Gate]:
+    counts = {t: c.counters["preemptions"] for t, c in seen.counters.items() if c.counters.get("preemptions", 0) > 0}
+    if counts:
+        told = ", ".join(f"{count:.0f} on {target}" for target, count in counts.items())
+        yield flag(
+            "preemptions",
+            f"The scheduler ran out of KV cache and recomputed requests: {told} preemptions. That is a result (KV capacity), but not the speed of the kernels.",
+            "Lower --concurrency to compare kernels, or keep it to compare capacity.",
+            tuple(counts),
+        )
+
+
+def queueing(seen: Seen) -> Iterator[Gate]:
+    for target, counted in seen.counters.items():
+        queue, e2e = counted.mean_queue_ms, seen.median_ms(target, "e2e")
+        if queue is not None and e2e is not None and queue > limits.QUEUE_SHARE * e2e:
+            yield flag(
+                "queueing",
+                f"Requests waited {queue:.0f} ms on average in the queue of {target}, {queue / e2e:.0%} of the median latency.",
+                "Latency here is that of a server at its limit; lower the load for the latency of the model alone.",
+                (target,),
+            )
+
+
+def versions(seen: Seen) -> Iterator[Gate]:
+    known = {t: s.version for t, s in seen.evidence.servers.items() if t in seen.arms and s.version}
+    if len(set(known.values())) > 1:
+        told = ", ".join(f"{target} {version}" for target, version in known.items())
+        yield invalid(
+            "version_mismatch",
+            f"The servers run different versions ({told}): a change of scheduler or kernels would be booked as precision.",
+            "Serve both precisions from the same image.",
+            tuple(known),
+        )
+
+
+def engine_arguments(seen: Seen) -> Iterator[Gate]:
+    targets = [target for target in seen.plan.targets if target.name in seen.arms]
+    for a, b in pairwise(targets):
+        left, right = _arguments(a.engine_args), _arguments(b.engine_args)
+        found = [
+            f"{key} {left.get(key, 'not set')} / {right.get(key, 'not set')}"
+            for key in sorted(left.keys() | right.keys())
+            if left.get(key) != right.get(key)
+        ]
+        if a.engine_args and b.engine_args and found:
+            yield _arguments_differ(a.name, b.name, found)
+            continue
+        configs = [seen.counters[t.name].cache_config for t in (a, b) if t.name in seen.counters]
+        found = config_differences(*configs) if len(configs) == 2 else []
+        if found:
+            yield _arguments_differ(a.name, b.name, found)
+
+
+def _arguments_differ(a: str, b: str, found: list[str]) -> Gate:
+    return invalid(
+        "engine_arguments",
+        f"{a} and {b} differ in more than their precision: {'; '.join(found[:4])}{' …' if len(found) > 4 else ''}.",
+        "Start both with the same engine arguments, so that only the precision differs.",
+        (a, b),
+    )
+
+
+def _arguments(args: tuple[str, ...]) -> dict[str, str]:
+    """`--a 1 --b=2 --c` -> {--a: 1, --b: 2, --c: ""}, without those that precision may change."""
+    found: dict[str, str] = {}
+    key = ""
+    for part in args:
+        if part.startswith("-") and not part[1:2].isdigit():
+            key, _, value = part.partition("=")
+            found[key] = value
+        elif key:
+            found[key] = f"{found[key]} {part}".strip()
+    return {key: value for key, value in found.items() if key not in PRECISION_ARGS}
+
+
+def slowed_gpu(seen: Seen) -> Iterator[Gate]:
+    for target, gpu in seen.gpu.items():
+        if gpu.slowed_share is not None and gpu.slowed_share > limits.THROTTLED_SHARE:
+            yield invalid(
+                "gpu_throttled",
+                f"The GPU was slowed down by heat or hardware in {gpu.slowed_share:.0%} of the samples while {target} was measured.",
+                "Improve cooling or power, lock the clocks (nvidia-smi -lgc), and run again.",
+                (target,),
+            )
+
+
+def unequal_clocks(seen: Seen) -> Iterator[Gate]:
+    known = [(target, gpu.sm_mhz) for target, gpu in seen.gpu.items() if gpu.sm_mhz]
+    for (a, mhz_a), (b, mhz_b) in pairwise(known):
+        if mhz_a is not None and mhz_b is not None and abs(mhz_b / mhz_a - 1) > limits.CLOCKS_UNEQUAL:
+            yield invalid(
+                "gpu_clocks",
+                f"The GPU ran at {mhz_a:.0f} MHz for {a} and {mhz_b:.0f} MHz for {b} (medians while measured): the arms did not have the same machine.",
+                "Lock the clocks (nvidia-smi -lgc), or use --design interleaved.",
+                (a, b),
+            )
+
+
+def strangers(seen: Seen) -> Iterator[Gate]:
+    found = sorted({name for gpu in seen.gpu.values() for name in gpu.strangers})
+    if found:
+        yield invalid(
+            "other_process",
+            f"Another process used the GPU during the run: {', '.join(found[:3])}.",
+            "Stop it, or give the servers a GPU of their own.",
+        )
+
+
+SERVER_LOOKS: tuple[Look, ...] = (
+    restarted, versions, engine_arguments, cache_hits, slowed_gpu, unequal_clocks, strangers, preempted, queueing, unread_counters,
+)  # fmt: skip

@@ -1,0 +1,243 @@
+"""Quantiles, their distribution-free intervals, autocorrelation, warm-up detection, small-sample corrections.
+
+Sources: Hyndman & Fan 1996 (quantile estimators; type 8, approximately median-unbiased whatever the distribution, is used everywhere);
+Hutson 1999 (fractional order-statistic intervals); Politis & White 2004 with Patton, Politis & White 2009 (block length);
+Kendall 1954, Marriott & Pope 1954 (bias of the lag-1 autocorrelation); White 1997, White, Cobb & Spratt 2000 (MSER-5);
+Hesterberg 2015 (expanded percentile interval); Holm 1979.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    value: float
+    low: float
+    high: float
+
+    def shifted(self, low: float, high: float) -> Interval:
+        return Interval(self.value, self.low + low, self.high + high)
+
+    @property
+    def half(self) -> float:
+        return (self.high - self.low) / 2
+
+
+def position(n: int, p: float) -> float:
+    """Where the type-8 quantile lies among n ordered values, counted from 1."""
+    return min(max((n + 1 / 3) * p + 1 / 3, 1.0), float(n))
+
+
+def at_position(ordered: Floats, place: float) -> float:
+    """Linear between the order statistics around `place` (from 1); inf as soon as a censored value takes part."""
+    below = math.floor(place)
+    share = place - below
+    low = float(ordered[below - 1])
+    if share == 0.0:
+        return low
+    high = float(ordered[min(below, len(ordered) - 1)])
+    return math.inf if math.isinf(high) else low + share * (high - low)
+
+
+def quantile(ordered: Floats, p: float) -> float:
+    """Type-8 quantile of ascending values; NaN for none."""
+    return at_position(ordered, position(len(ordered), p)) if len(ordered) else math.nan
+
+
+def quantile_rows(matrix: Floats, p: float) -> Floats:
+    """Type-8 quantile of each row."""
+    n = matrix.shape[1]
+    place = position(n, p)
+    below = math.floor(place)
+    share = place - below
+    above = min(below, n - 1)
+    parted = np.partition(matrix, (below - 1, above), axis=1)
+    low, high = parted[:, below - 1], parted[:, above]
+    if share == 0.0:
+        return low
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(high), np.inf, low + share * (high - low))
+
+
+@cache
+def least_n(p: float, confidence: float) -> int:
+    """The smallest n for which two order statistics enclose the p-quantile with this confidence: 6, 59, 299 for p50, p95, p99 at 95 %."""
+    n = 2
+    while 1 - p**n - (1 - p) ** n < confidence:
+        n += 1
+    return n
+
+
+@cache
+def _fractional_place(n: float, p: float, tail: float) -> float:
+    """e with I_p((n+1)e, (n+1)(1-e)) = tail, by bisection: the fraction at which an interval for the p-quantile ends (Hutson 1999)."""
+    from scipy.special import betainc
+
+    low, high = 1e-9, 1 - 1e-9
+    for _ in range(60):
+        middle = (low + high) / 2
+        if betainc((n + 1) * middle, (n + 1) * (1 - middle), p) > tail:
+            low = middle  # the tail falls as the place rises
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def order_interval(ordered: Floats, p: float, confidence: float, effective: float | None = None) -> Interval | None:
+    """Distribution-free interval of the p-quantile; None when n supports none. `effective` n where the series is autocorrelated."""
+    n = len(ordered)
+    size = min(float(n), effective if effective is not None else float(n))
+    alpha = 1 - confidence
+    if n == 0 or p**size + (1 - p) ** size > alpha:
+        return None
+    above = max(alpha / 2, p**size)  # one tail may need more than its half: the other gets what is left
+    below = max(alpha / 2, (1 - p) ** size)
+    above, below = min(above, alpha - (1 - p) ** size), min(below, alpha - p**size)
+    low = _fractional_place(size, p, 1 - below)
+    high = _fractional_place(size, p, above)
+    places = [min(max(place * (n + 1), 1.0), float(n)) for place in (low, high)]
+    return Interval(quantile(ordered, p), at_position(ordered, places[0]), at_position(ordered, places[1]))
+
+
+def autocovariance(series: Floats, lags: int) -> Floats:
+    """Lags 0..lags, divided by n (so that the sequence is positive definite)."""
+    centred = series - series.mean()
+    size = 1 << (2 * len(series) - 1).bit_length()
+    spectrum = np.fft.rfft(centred, size)
+    return np.asarray(np.fft.irfft(spectrum * np.conj(spectrum), size)[: lags + 1] / len(series), np.float64)
+
+
+def autocorrelation(series: Floats) -> Floats:
+    """Lags 1 to min(n/4, 200), corrected for the bias that the estimated mean brings; empty for a constant or very short series."""
+    n = len(series)
+    lags = min(n // 4, 200)
+    if lags < 1:
+        return np.zeros(0)
+    covariance = autocovariance(series, lags)
+    if covariance[0] <= 0:
+        return np.zeros(0)
+    rho = covariance[1:] / covariance[0]
+    return np.asarray(np.minimum((rho + 1 / n) / (1 - 3 / n), 0.99), np.float64)
+
+
+def inflation(series: Floats) -> float:
+    """By how much autocorrelation multiplies the variance of the mean; 1 where none can be told from chance, never less."""
+    n = len(series)
+    rho = autocorrelation(series)
+    limit = 1.645 / math.sqrt(max(n, 1))
+    if not len(rho) or rho[0] < limit:
+        return 1.0
+    small = np.flatnonzero(rho < limit)
+    upto = int(small[0]) if len(small) else len(rho)
+    summed = 1 + 2 * float(rho[:upto].sum())
+    first_order = (1 + float(rho[0])) / (1 - float(rho[0]))
+    return float(min(max(summed, first_order, 1.0), n / 3))
+
+
+def block_length(series: Floats) -> int:
+    """Mean block length of the stationary bootstrap by the rule of Politis & White 2004; 1 where no autocorrelation shows."""
+    n = len(series)
+    if inflation(series) == 1.0:
+        return 1
+    rho = autocorrelation(series)
+    limit = 2 * math.sqrt(math.log10(n) / n)
+    small = np.flatnonzero(np.abs(rho) < limit)
+    cut = 2 * max(int(small[0]) if len(small) else len(rho), 1)
+    k = np.arange(1, min(cut, len(rho)) + 1)
+    window = np.minimum(1.0, 2 * (1 - k / cut)) * rho[: len(k)]
+    g = 2 * float((k * window).sum())
+    d = 2 * (1 + 2 * float(window.sum())) ** 2
+    if d <= 0 or g <= 0:
+        return 2
+    return int(min(max(round((2 * g * g / d) ** (1 / 3) * n ** (1 / 3)), 2), max(n // 3, 2)))
+
+
+def normal_point(confidence: float) -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri((1 + confidence) / 2))
+
+
+def t_point(confidence: float, freedom: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + confidence) / 2))
+
+
+def two_sided_p(z: float) -> float:
+    from scipy.special import ndtr
+
+    return float(2 * ndtr(-abs(z)))
+
+
+def t_interval(values: Floats, confidence: float) -> Interval | None:
+    """Of the mean of independent batches; None for fewer than two."""
+    n = len(values)
+    if n < 2:
+        return None
+    mean = float(values.mean())
+    half = t_point(confidence, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half)
+
+
+def wilson(hits: int, n: int, confidence: float) -> Interval | None:
+    """Interval of a share (Wilson 1927); None for n = 0."""
+    if n == 0:
+        return None
+    z = normal_point(confidence)
+    p = hits / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return Interval(p, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def fisher_p(a_hits: int, a_n: int, b_hits: int, b_n: int) -> float:
+    """Two-sided Fisher exact test of two shares."""
+    from scipy.special import gammaln
+
+    def log_choose(n: int, k: Floats) -> Floats:
+        return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1), np.float64)
+
+    hits = a_hits + b_hits
+    k = np.arange(max(0, hits - b_n), min(hits, a_n) + 1, dtype=np.float64)
+    logs = log_choose(a_n, k) + log_choose(b_n, hits - k)
+    weights = np.exp(logs - logs.max())
+    observed = weights[a_hits - int(k[0])]
+    return float(min(1.0, weights[weights <= observed * (1 + 1e-9)].sum() / weights.sum()))
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Adjusted p-values that keep the family-wise error rate (Holm 1979)."""
+    adjusted: dict[str, float] = {}
+    worst = 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda key: (p_values[key], key))):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = worst
+    return adjusted
+
+
+def mser5(series: Floats, batch: int = 5) -> int | None:
+    """How many first values to leave out so that the rest is steady state; None when the series never settles.
+
+    MSER-5: of means of five, drop d so that (sum of squared deviations of the rest) / (number of the rest)² is least. By the usual
+    rule a minimum in the second half is no answer: the run is too short, or has no steady state. None also below four batches.
+    """
+    batches = len(series) // batch
+    if batches < 4:
+        return None
+    means = series[: batches * batch].reshape(batches, batch).mean(axis=1)
+    left = np.arange(batches, 0, -1)
+    sums = np.cumsum(means[::-1])[::-1]
+    squares = np.cumsum((means**2)[::-1])[::-1]
+    score = (squares - sums**2 / left) / left**2.0
+    best = int(np.argmin(score[: batches - 2]))  # the last two batches are always nearly equal to themselves
+    return None if best > batches // 2 else best * batch
