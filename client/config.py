@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from client.core.names import COMPARED
 from client.core.plan import (
     Arrival,
     BoxFrame,
@@ -21,7 +22,6 @@ from client.core.plan import (
     Target,
     Workload,
 )
-from client.core.names import COMPARED
 from client.core.thresholds import parse as parse_condition
 from client.core.thresholds import parse_slo
 from client.errors import UsageError
