@@ -11,6 +11,7 @@ import msgspec
 
 from client.core.analysis import analyse
 from client.core.findings import Findings
+from client.core.measured import measured_in
 from client.errors import HalfweightError
 from client.reports import markdown, terminal
 from client.rundir import RunDir, read_run
@@ -24,7 +25,8 @@ examples:
 
 def write_reports(path: Path) -> Findings:
     """Analyses the run directory and writes `findings.json` and `report.md` into it. Raises RunDirError."""
-    findings = analyse(read_run(path))
+    evidence = read_run(path)
+    findings = analyse(evidence, measured_in(evidence))
     run_dir = RunDir(path)
     run_dir.write_file("findings.json", as_json(findings))
     run_dir.write_file("report.md", markdown.render(findings))

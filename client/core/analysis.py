@@ -18,38 +18,25 @@ from client.core.findings import (
     Kernel,
     Memory,
     Parity,
-    Quality,
     Recommendation,
     Severity,
     TargetFindings,
 )
-from client.core.gates import LOOKS, GpuArm, Seen, fired
+from client.core.gates import LOOKS, Seen, fired
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
+from client.core.parts import Measured
 from client.core.plain_effects import plain_effects
 from client.core.plan import Design, RunPlan, Target
 from client.core.recommend import missing_facts, recommend
 from client.core.records import Phase
+from client.core.resources import cost
 from client.core.sentences import headline, load_sentence, question, workload_sentence
 from client.core.server_gates import SERVER_LOOKS
 from client.core.stats import mser5, order_interval
 from client.core.table import NEVER
 from client.core.thresholds import judge, parse
 from client.core.verdict import effects
-
-
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What other parts of core found, by target name; comparisons by candidate name. Absent: not measured."""
-
-    quality: dict[str, Quality] = {}
-    parity: dict[str, Parity] = {}
-    memory: dict[str, Memory] = {}
-    kernel: dict[str, Kernel] = {}
-    memory_story: dict[str, tuple[str, ...]] = {}
-    energy: dict[str, dict[str, Estimate]] = {}
-    cost: dict[str, dict[str, Estimate]] = {}
-    image_tokens: dict[str, float] = {}
-    gpu: dict[str, GpuArm] = {}
 
 
 def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  # noqa: B008  (frozen)
@@ -84,6 +71,7 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
     server = evidence.servers.get(name)
     cold = arm(evidence.records, name, seen.plan.timeouts, phase=Phase.COLD)
     warm = arm(evidence.records, name, seen.plan.timeouts, phase=Phase.WARMUP)
+    metrics = arm_metrics(mine, seen.plan)
     return TargetFindings(
         name=name,
         precision=target.precision,
@@ -96,13 +84,13 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         cold_start=single_request(cold),
         warm_up=_warm_up(warm, seen.plan),
         warm_up_end=_warm_up_end(warm, mine),
-        metrics=arm_metrics(mine, seen.plan),
+        metrics=metrics,
         caches=_caches(seen.counters[name]),
         memory=measured.memory.get(name, Memory()),
         kernel=measured.kernel.get(name, Kernel()),
         quality=measured.quality.get(name),
         energy=measured.energy.get(name, {}),
-        cost=measured.cost.get(name, {}),
+        cost=cost(target.price_usd_per_hour, metrics["requests_per_s"], metrics.get("goodput_per_s")),
         distinct_images=len(np.unique(mine.image)),
         image_tokens=measured.image_tokens.get(name),
         notes=_notes(mine),
