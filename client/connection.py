@@ -226,7 +226,10 @@ class Connection:
             exchange.headers.clear()
             return
         exchange.status = exchange.stamps.status = status
-        exchange.stamps.headers_ns = self._recv_ns
+        stamps = exchange.stamps
+        stamps.headers_ns = recv_ns = self._recv_ns
+        if stamps.uploaded_ns is not None and stamps.uploaded_ns > recv_ns:
+            stamps.uploaded_ns = recv_ns  # this process was put aside between the end of the upload and its stamp
 
     def on_message_complete(self) -> None:
         exchange, parser = self._exchange, self._parser

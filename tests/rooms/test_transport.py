@@ -44,6 +44,7 @@ async def read(client: httpx.AsyncClient, url: str, **timeout: float) -> tuple[b
             got += piece
     except httpx.HTTPError as error:
         failed = error
+    await asyncio.sleep(0.02)  # a peer that closes has closed by now
     sunk = bytearray()
     again: Exception | None = None
     extensions: dict[str, Any] = {"timeout": timeout, "sink": lambda data, recv_ns: sunk.extend(data)}
