@@ -172,7 +172,7 @@ class Connection:
             self._overhead = 0
             failure = self._take_body(exchange, recv_ns, loop_ns) or failure
         elif self._overhead > OVERHEAD_LIMIT and not exchange.complete:
-            failure = httpx.RemoteProtocolError(f"the peer sent {self._overhead} bytes of headers without a body")
+            failure = httpx.RemoteProtocolError(f"the peer sent more than {OVERHEAD_LIMIT} bytes of headers")
         if self._surplus:
             failure = httpx.RemoteProtocolError("the peer sent more than one answer to one request")
         if failure is not None:
