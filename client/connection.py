@@ -172,7 +172,7 @@ class Connection:
             self._overhead = 0
             failure = self._take_body(exchange, recv_ns, loop_ns) or failure
         elif self._overhead > OVERHEAD_LIMIT and not exchange.complete:
-            failure = httpx.RemoteProtocolError(f"the peer sent {self._overhead} bytes of headers without a body")
+            failure = httpx.RemoteProtocolError(f"the peer sent more than {OVERHEAD_LIMIT} bytes of headers")
         if self._surplus:
             failure = httpx.RemoteProtocolError("the peer sent more than one answer to one request")
         if failure is not None:
@@ -226,7 +226,10 @@ class Connection:
             exchange.headers.clear()
             return
         exchange.status = exchange.stamps.status = status
-        exchange.stamps.headers_ns = self._recv_ns
+        stamps = exchange.stamps
+        stamps.headers_ns = recv_ns = self._recv_ns
+        if stamps.uploaded_ns is not None and stamps.uploaded_ns > recv_ns:
+            stamps.uploaded_ns = recv_ns  # this process was put aside between the end of the upload and its stamp
 
     def on_message_complete(self) -> None:
         exchange, parser = self._exchange, self._parser

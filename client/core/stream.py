@@ -129,7 +129,7 @@ class _Delta(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: list[object] | None = None
 
     @property
     def says_nothing(self) -> bool:
