@@ -103,7 +103,7 @@ class Pairs:
         # A share of images, or an overlap that is the same everywhere: the bootstrap would see no spread.
         if below == self.PAIRS or (below == self.BOXED and value in (0.0, 1.0)):
             low, high = wilson(value * n, n, confidence)
-        return Estimate(value=value, low=low, high=high, n=n)
+        return Estimate(value=value, low=low, high=high, n=n, unit="share" if below == self.PAIRS else "iou")
 
     def unreadable_difference(self, confidence: float) -> Estimate:
         if self.images < FEWEST_IMAGES:
@@ -114,7 +114,7 @@ class Pairs:
             float(total[k]) * self.images / float(total[self.PAIRS]) for k in (self.BOTH, self.FIRST, self.SECOND)
         )
         low, high = share_difference(both, first, second, self.images - both - first - second, confidence)
-        return Estimate(value=(second - first) / self.images, low=low, high=high, n=self.images)
+        return Estimate(value=(second - first) / self.images, low=low, high=high, n=self.images, unit="share")
 
 
 def _keyed(answers: Sequence[Answer]) -> dict[tuple[str, str, int], Answer]:

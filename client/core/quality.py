@@ -26,6 +26,7 @@ __all__ = ["Answer", "FrameDecision", "decide_frame", "parity", "target_quality"
 FEWEST_FOR_PARITY = 30
 """Fewer images may convict a candidate, but never acquit it."""
 _SHARES = {"hit_rate_50", "hit_rate_75", "hit_rate_90", "unreadable_rate"}
+_UNITS = {"mean_iou": "iou", "precision": "share", "recall": "share", **dict.fromkeys(_SHARES, "share")}
 
 
 def target_quality(
@@ -75,7 +76,7 @@ def _score(name: str, n: int, value: float, low: float, high: float, confidence:
         return Estimate(n=n, note=f"not measured: {what}")
     if name in _SHARES or value in (0.0, 1.0):
         low, high = wilson(value * n, n, confidence)
-    return Estimate(value=float(value), low=float(low), high=float(high), n=n)
+    return Estimate(value=float(value), low=float(low), high=float(high), n=n, unit=_UNITS.get(name, ""))
 
 
 def _notes(judged: Sequence[Answer], unreadable: int, given: int) -> tuple[str, ...]:
