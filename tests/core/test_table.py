@@ -26,7 +26,17 @@ def test_lines_and_records_give_the_same_columns() -> None:
 
 def test_torn_and_foreign_lines_are_counted_and_set_aside() -> None:
     good = encode(made.record("bf16", 0, 1.0))
-    lines = [good, good[: len(good) // 2], b"", b"null", b"{}", b'{"target": 3}', b"\xff\xfe", good.replace(b'"ok"', b'"fine"'), good]
+    lines = [
+        good,
+        good[: len(good) // 2],
+        b"",
+        b"null",
+        b"{}",
+        b'{"target": 3}',
+        b"\xff\xfe",
+        good.replace(b'"ok"', b'"fine"'),
+        good,
+    ]
     huge = good.replace(b'"index":0', b'"index":' + b"9" * 40)
     table, torn = RecordTable.from_lines([*lines, huge])
     assert len(table) == 2
@@ -39,10 +49,16 @@ def test_a_line_that_writes_null_is_like_one_that_leaves_the_key_out() -> None:
     assert (torn, table["status"][0]) == (0, NEVER)
 
 
-@given(st.lists(st.tuples(st.sampled_from(list(Outcome)), st.integers(0, 3), st.none() | st.integers(100, 599)), max_size=40))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(list(Outcome)), st.integers(0, 3), st.none() | st.integers(100, 599)), max_size=40
+    )
+)
 def test_counts_agree_with_counting(kinds: list[tuple[Outcome, int, int | None]]) -> None:
     records = [
-        RequestRecord(target=f"t{t}", phase=Phase.MEASURE, index=i, image_id="x", outcome=outcome, intended_ns=i, status=status)
+        RequestRecord(
+            target=f"t{t}", phase=Phase.MEASURE, index=i, image_id="x", outcome=outcome, intended_ns=i, status=status
+        )
         for i, (outcome, t, status) in enumerate(kinds)
     ]
     table = RecordTable.from_records(records)
