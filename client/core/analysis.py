@@ -19,7 +19,6 @@ from client.core.findings import (
     Memory,
     Parity,
     Recommendation,
-    Severity,
     TargetFindings,
 )
 from client.core.gates import LOOKS, Seen, fired
@@ -36,7 +35,7 @@ from client.core.server_gates import SERVER_LOOKS
 from client.core.stats import mser5, order_interval
 from client.core.table import NEVER
 from client.core.thresholds import judge, parse
-from client.core.verdict import effects
+from client.core.verdict import effects, spoils
 
 
 def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  # noqa: B008  (frozen)
@@ -155,7 +154,7 @@ def compare(
     candidate, baseline = both.parts[0].target, both.parts[1].target
     a, b = targets[baseline], targets[candidate]
     about = tuple(g for g in gates if not g.targets or set(g.targets) & {baseline, candidate})
-    found: dict[str, Effect] = effects(both, a.metrics, b.metrics, about, plan, (baseline, candidate))
+    found: dict[str, Effect] = effects(both, a.metrics, b.metrics, about, plan)
     found |= plain_effects(a, b, plan.min_effect)
     return Comparison(
         baseline=baseline,
@@ -188,7 +187,7 @@ def _design_notes(both: Sides) -> tuple[str, ...]:
 
 def spoiled_by(gates: tuple[Gate, ...], primary: str) -> tuple[str, ...]:
     """Facts of the gates that spoil the run or its primary metric."""
-    return tuple(g.fact for g in gates if g.severity is Severity.INVALID and (not g.metrics or primary in g.metrics))
+    return tuple(gate.fact for gate in gates if spoils(gate, primary))
 
 
 def _composed(
