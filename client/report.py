@@ -7,10 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from client.core.analysis import analyse
-from client.core.findings import Findings
+from client.core.findings import Findings, to_json
 from client.core.measured import measured_in
 from client.errors import HalfweightError
 from client.reports import markdown, terminal
@@ -28,13 +26,9 @@ def write_reports(path: Path) -> Findings:
     evidence = read_run(path)
     findings = analyse(evidence, measured_in(evidence))
     run_dir = RunDir(path)
-    run_dir.write_file("findings.json", as_json(findings))
+    run_dir.write_file("findings.json", to_json(findings))
     run_dir.write_file("report.md", markdown.render(findings))
     return findings
-
-
-def as_json(findings: Findings) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(findings), indent=1) + b"\n"
 
 
 def exit_code(findings: Findings) -> int:
@@ -69,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"halfweight: {error}", file=sys.stderr)
         return error.exit_code
     if arguments.json:
-        sys.stdout.buffer.write(as_json(findings))
+        sys.stdout.buffer.write(to_json(findings))
     else:
         show(findings, arguments.run_dir)
     return 0

@@ -190,6 +190,12 @@ def spoiled_by(gates: tuple[Gate, ...], primary: str) -> tuple[str, ...]:
     return tuple(gate.fact for gate in gates if spoils(gate, primary))
 
 
+def _simulated_note(plan: RunPlan) -> str | None:
+    if not plan.simulated:
+        return None
+    return f"every number comes from a model of {plan.simulate or 'a server'}, not from a GPU."
+
+
 def _composed(
     evidence: Evidence, targets: dict[str, TargetFindings], comparisons: tuple[Comparison, ...], gates: tuple[Gate, ...]
 ) -> Findings:
@@ -207,7 +213,7 @@ def _composed(
         run_id=evidence.run_id,
         started_utc=evidence.started_utc,
         simulated=plan.simulated,
-        simulated_note="SIMULATED: these numbers come from a simulation, not from a GPU." if plan.simulated else None,
+        simulated_note=_simulated_note(plan),
         valid=not reasons,
         invalid_reasons=reasons,
         interrupted=evidence.interrupted,
@@ -218,6 +224,7 @@ def _composed(
         primary=plan.primary,
         min_effect=plan.min_effect,
         targets=targets,
+        comparison=comparisons[0] if comparisons else None,
         comparisons=comparisons,
         gates=gates,
         recommendation=advice,
