@@ -71,7 +71,9 @@ class Worker:
         self._kit: Kit = hello.recipe()
         self._bodies = {name: _Noting(source) for name, source in self._kit.bodies.items()}
         self._file = JsonLines(hello.records)
-        self._fleet = LocalFleet(self._kit.doors, self._bodies, self._keep, worker=hello.worker, grace_s=hello.grace_s)
+        self._fleet = LocalFleet(
+            self._kit.doors, self._bodies, self._keep, worker=hello.worker, grace_s=hello.grace_s, retries=hello.retries
+        )
         self._untold: list[RequestRecord] = []
         self._start: asyncio.Future[int] | None = None
         self._block: asyncio.Task[None] | None = None

@@ -14,7 +14,7 @@ from client.generator import GRACE_S, BlockResult
 from client.rundir import JsonLines, read_lines
 from client.workers.kit import Recipe
 from client.workers.process import LEAVE_LIMIT_S, WorkerProcess
-from client.workers.wire import Abort, Armed, Failed, Finished, Go, Leave, Prepare, Ready
+from client.workers.wire import Abort, Armed, Failed, Finished, Go, Hello, Leave, Prepare, Ready
 
 START_LEAD_NS = 100_000_000
 """From the last worker's being ready to the common start: enough for the word to reach all of them."""
@@ -38,12 +38,14 @@ class Fleet:
         see: Callable[[RequestRecord], None] = lambda record: None,
         *,
         grace_s: float = GRACE_S,
+        retries: int = 0,
         silence_limit_s: float = SILENCE_LIMIT_S,
     ) -> None:
         self._recipe = recipe
         self._folder = folder
         self._see = see
         self._grace_s = grace_s
+        self._retries = retries
         self._silence_limit_s = silence_limit_s
         self._workers = [WorkerProcess(k, folder / f"requests-{k}.jsonl", self._seen) for k in range(workers)]
         self._facts: dict[int, ImageFact] = {}
@@ -58,7 +60,7 @@ class Fleet:
         """Start all processes and wait until each is ready. Raises what kept one from it."""
         try:
             for worker in self._workers:
-                await worker.start(self._recipe, self._grace_s)
+                await worker.start(Hello(worker.k, self._recipe, worker.records, self._grace_s, self._retries))
             for worker in self._workers:
                 answer = await worker.answer(START_LIMIT_S)
                 if isinstance(answer, Failed) and answer.error is not None:

@@ -13,7 +13,6 @@ from time import monotonic_ns
 from typing import Any
 
 from client.core.records import RequestRecord
-from client.workers.kit import Recipe
 from client.workers.wire import Hello, Seen, post, receive
 
 LEAVE_LIMIT_S = 10.0
@@ -39,7 +38,7 @@ class WorkerProcess:
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    async def start(self, recipe: Recipe, grace_s: float) -> None:
+    async def start(self, hello: Hello) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             code = _CODE.format(path=[p for p in sys.path if p], fd=theirs.fileno(), parent=os.getpid())
@@ -50,7 +49,7 @@ class WorkerProcess:
         reader, self._writer = await asyncio.open_connection(sock=ours)
         self._heard_ns = monotonic_ns()
         self._listener = asyncio.create_task(self._listen(reader))
-        self.post(Hello(self.k, recipe, self.records, grace_s))
+        self.post(hello)
 
     def post(self, message: object) -> None:
         if self._writer is not None:

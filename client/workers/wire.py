@@ -22,6 +22,7 @@ class Hello:
     recipe: Recipe
     records: Path
     grace_s: float
+    retries: int
 
 
 @dataclass(frozen=True, slots=True)
