@@ -11,11 +11,13 @@ import asyncio
 import ctypes
 import heapq
 import os
+import sys
 from time import monotonic_ns
 from typing import Protocol
 
 TIMER_SLACK_NS = 1_000
 SPIN_NS = 200_000
+TIMERFD = sys.platform == "linux"
 _PR_SET_TIMERSLACK = 29
 _CLOCK_MONOTONIC = 1
 _TFD_TIMER_ABSTIME = 1
@@ -70,9 +72,9 @@ class _Timer:
         self._count = 0
         self._set_ns = 0
         self._setting = _Setting()
-        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._libc = ctypes.CDLL(None)
         self._fd = -1
-        if hasattr(self._libc, "timerfd_create"):
+        if TIMERFD:
             self._fd = self._libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd >= 0:
             self._libc.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(TIMER_SLACK_NS), 0, 0, 0)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from client.clock import Clock, MonotonicClock
 from client.core.cases import PreparedRequest
+from client.core.outcomes import retry_wait_s, safe_to_retry
 from client.core.records import Phase, PhaseWindow, RequestRecord, WorkerHealth
 from client.core.schedule import Schedule, Slot
 from client.health import SelfWatch
@@ -216,6 +217,41 @@ async def _cancel(tasks: Collection[asyncio.Future[Any]]) -> None:
         await asyncio.wait(running)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    """Sends the slots of one block. A try that the server certainly did not take is repeated, `retries` times at most."""
+
+    door: Door
+    sink: Sink
+    clock: Clock
+    stop: Stop
+    retries: int
+    worker: int
+    block: int | None
+    level: int
+
+    async def __call__(self, prepared: PreparedRequest, slot: Slot, intended_ns: int) -> RequestRecord:
+        attempt = 0
+        while True:
+            record = await self.door.send(
+                prepared,
+                slot,
+                phase=slot.phase,
+                block=self.block,
+                level=self.level,
+                worker=self.worker,
+                intended_ns=intended_ns,
+                sink=self.sink,
+                attempt=attempt,
+            )
+            if attempt >= self.retries or not safe_to_retry(record):
+                return record
+            await self.clock.sleep_until(self.clock.now_ns() + round(retry_wait_s(record) * 1e9))
+            if self.stop.asked:
+                return record
+            attempt += 1
+
+
 class LocalFleet:
     """The generator in this process: one endpoint and one source of bodies for each target, one sink for all."""
 
@@ -228,6 +264,7 @@ class LocalFleet:
         clock: Clock | None = None,
         worker: int = 0,
         grace_s: float = GRACE_S,
+        retries: int = 0,
     ) -> None:
         self._doors = doors
         self._bodies = bodies
@@ -236,6 +273,7 @@ class LocalFleet:
         self._clock = clock or self._own_clock or MonotonicClock()
         self._worker = worker
         self._grace_s = grace_s
+        self._retries = retries
         self._stop = Stop()
 
     async def start(self) -> None:
@@ -270,18 +308,7 @@ class LocalFleet:
             watch.note(record)
             self._sink(record)
 
-        async def send(prepared: PreparedRequest, slot: Slot, intended_ns: int) -> RequestRecord:
-            return await door.send(
-                prepared,
-                slot,
-                phase=slot.phase,
-                block=block,
-                level=level,
-                worker=self._worker,
-                intended_ns=intended_ns,
-                sink=sink,
-            )
-
+        send = _Sender(door, sink, self._clock, self._stop, self._retries, self._worker, block, level)
         async with watch:
             start_ns = self._clock.now_ns() + HEAD_START_NS if start_ns is None else start_ns
             held_back = await run_slots(

@@ -59,7 +59,7 @@ class SelfWatch:
 
     def note(self, record: RequestRecord) -> None:
         self.requests += 1
-        if record.sent_ns is not None:
+        if record.sent_ns is not None and record.attempt == 0:
             self._send_lag.append(record.sent_ns - record.intended_ns)
         if record.recv_lag_ns is not None:
             self._recv_lag.append(record.recv_lag_ns)

@@ -28,6 +28,11 @@ EDGE_S = 1.0
 FASTEST_REQUEST_S = 0.01
 """Bounds the number of slots of a closed loop by duration: no image request on one lane is faster than this."""
 
+USUAL_REQUEST_S = 0.05
+"""A closed loop's rate is not known ahead: an image request that is answered faster than this is rare."""
+REQUESTS_PER_WORKER = 2_000
+"""Requests/s of one generator process at which it still has more than half of its core to spare for lateness."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -50,21 +55,38 @@ class ArmPlan:
 
 
 def block_plan(
-    targets: Sequence[Target], design: Design, load: LoadProfile, seed: int = 0, *, replay: Offsets | None = None
+    targets: Sequence[Target],
+    design: Design,
+    load: LoadProfile,
+    seed: int = 0,
+    *,
+    replay: Offsets | None = None,
+    fastest_request_s: float = FASTEST_REQUEST_S,
 ) -> list[Block]:
-    """All measured blocks in the order in which they run. `targets[0]` is the baseline."""
+    """All measured blocks in the order in which they run. `targets[0]` is the baseline; the rest as in `arm_plan`."""
     names = [target.name for target in targets]
     levels: list[list[tuple[int, int, Schedule]]] = []
     number = 0
-    for level, schedules in enumerate(arm_plan(load, seed, replay=replay).levels):
+    for level, schedules in enumerate(arm_plan(load, seed, replay=replay, fastest_request_s=fastest_request_s).levels):
         levels.append([(number + n, level, slots) for n, slots in enumerate(schedules)])
         number += len(schedules)
     order = _in_turns(names, levels) if design is Design.INTERLEAVED else _one_server_at_a_time(names, levels, design)
     return [Block(name, number, level, slots) for name, (number, level, slots) in order]
 
 
-def arm_plan(load: LoadProfile, seed: int = 0, *, replay: Offsets | None = None, starts: int = 2) -> ArmPlan:
-    """The schedules of one arm, numbered through. `starts`: how often a server may be started (2 for the baseline of a serial run)."""
+def arm_plan(
+    load: LoadProfile,
+    seed: int = 0,
+    *,
+    replay: Offsets | None = None,
+    starts: int = 2,
+    fastest_request_s: float = FASTEST_REQUEST_S,
+) -> ArmPlan:
+    """The schedules of one arm, numbered through.
+
+    `starts`: how often a server may be started (2 for the baseline of a serial run). `fastest_request_s` bounds the slots of a closed loop
+    by duration, lane by lane: what the warm-up took, halved, keeps the number of pictures near to what is needed.
+    """
     image = starts
     cold = tuple(closed_loop(1, 1, phase=Phase.COLD, index=i, image=i) for i in range(starts))
     warmup = []
@@ -73,7 +95,9 @@ def arm_plan(load: LoadProfile, seed: int = 0, *, replay: Offsets | None = None,
         warmup.append(closed_loop(load.warmup, together, phase=Phase.WARMUP, index=i * load.warmup, image=image))
         image += load.warmup
     numbers = _Numbers(image=image)
-    levels = tuple(_blocks_of_level(step, seed, n, numbers, replay) for n, step in enumerate(levels_of(load)))
+    levels = tuple(
+        _blocks_of_level(step, seed, n, numbers, replay, fastest_request_s) for n, step in enumerate(levels_of(load))
+    )
     return ArmPlan(cold, tuple(warmup), levels, numbers.image)
 
 
@@ -85,6 +109,17 @@ def levels_of(load: LoadProfile) -> list[LoadProfile]:
         return [_set(load, concurrency=int(value), arrival=Arrival.CLOSED) for value in load.sweep.values]
     arrival = Arrival.POISSON if load.arrival is Arrival.CLOSED else load.arrival
     return [_set(load, rate_per_s=value, arrival=arrival) for value in load.sweep.values]
+
+
+def workers_needed(load: LoadProfile, cores: int) -> int:
+    """How many generator processes `--workers auto` means: enough for REQUESTS_PER_WORKER, one core left to the system, at least one."""
+    highest = max(
+        step.concurrency / USUAL_REQUEST_S
+        if step.rate_per_s is None
+        else max(step.rate_per_s, step.rate_end_per_s or 0)
+        for step in levels_of(load)
+    )
+    return max(1, min(cores - 1, ceil(highest / REQUESTS_PER_WORKER)))
 
 
 def parse_sweep(text: str) -> Sweep:
@@ -123,7 +158,7 @@ class _Numbers:
 
 
 def _blocks_of_level(
-    load: LoadProfile, seed: int, level: int, numbers: _Numbers, replay: Offsets | None
+    load: LoadProfile, seed: int, level: int, numbers: _Numbers, replay: Offsets | None, fastest_s: float
 ) -> tuple[Schedule, ...]:
     blocks = max(1, load.blocks_per_arm)
     if load.arrival is Arrival.REPLAY:
@@ -134,7 +169,9 @@ def _blocks_of_level(
     if load.requests is None:
         if not load.duration_s or load.duration_s <= 0:
             raise UsageError("Neither a number of requests nor a duration was given.", "Give --requests or --duration.")
-        return tuple(_by_duration(load, load.duration_s / blocks, (seed, level, b), numbers) for b in range(blocks))
+        return tuple(
+            _by_duration(load, load.duration_s / blocks, (seed, level, b), numbers, fastest_s) for b in range(blocks)
+        )
     blocks = min(blocks, load.requests)
     counts = [share_of_count(load.requests, b, blocks) for b in range(blocks)]
     return tuple(_by_count(load, count, (seed, level, b), numbers) for b, count in enumerate(counts))
@@ -154,9 +191,11 @@ def _by_count(load: LoadProfile, count: int, seed: tuple[int, ...], numbers: _Nu
     return _open(offsets, edges, numbers, load.max_in_flight)
 
 
-def _by_duration(load: LoadProfile, duration_s: float, seed: tuple[int, ...], numbers: _Numbers) -> Schedule:
+def _by_duration(
+    load: LoadProfile, duration_s: float, seed: tuple[int, ...], numbers: _Numbers, fastest_s: float
+) -> Schedule:
     if load.arrival is Arrival.CLOSED:
-        bound = ceil(duration_s / FASTEST_REQUEST_S) * load.concurrency
+        bound = ceil(duration_s / fastest_s) * load.concurrency
         schedule = closed_loop_for(
             round(duration_s * NS),
             load.concurrency,

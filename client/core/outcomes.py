@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from client.core.records import Outcome
+from client.core.records import Outcome, RequestRecord
 
 LINE_LIMIT = 200
 """Characters of a stored error."""
+RETRY_WAIT_LIMIT_S = 30.0
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;<>]+")
 _TITLE = re.compile(r"(?is)<title[^>]*>(.*?)</title>")
 
@@ -93,6 +94,19 @@ def one_line(text: str, secrets: tuple[str, ...] = ()) -> str:
     printable = "".join(c if c.isprintable() else " " for c in text)
     line = " ".join(printable.split())
     return line if len(line) <= LINE_LIMIT else line[: LINE_LIMIT - 1] + "…"
+
+
+def safe_to_retry(record: RequestRecord) -> bool:
+    """Whether the server certainly did no work for this request: no connection was made, or it declined at the door."""
+    if record.outcome is Outcome.HTTP_ERROR:
+        return record.status in (429, 503)
+    return record.sent_ns is None and record.outcome in (Outcome.REFUSED, Outcome.DNS, Outcome.TIMEOUT_CONNECT)
+
+
+def retry_wait_s(record: RequestRecord) -> float:
+    """Before the next try: what the server asked for, else 0.5 s doubled with each try; 30 s at most."""
+    asked = record.retry_after_s
+    return min(RETRY_WAIT_LIMIT_S, 0.5 * 2.0**record.attempt if asked is None else asked)
 
 
 def retry_after_s(value: str | None, now: datetime | None = None) -> float | None:

@@ -95,6 +95,8 @@ class LoadProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Open loop by duration only: the rate runs in a straight line from `rate_per_s` to this."""
     sweep: Sweep | None = None
     """Measures at each level in turn; `requests` and `duration_s` then hold for each level."""
+    retries: int = 0
+    """How often a request that the server certainly did not take is tried again. Each try leaves its own record."""
     replay_of: str | None = None
     """Arrival REPLAY only: the run directory whose arrivals are sent again."""
 

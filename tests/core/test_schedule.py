@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.core.blocks import Block, arm_plan, block_plan, levels_of, parse_sweep
+from client.core.blocks import Block, arm_plan, block_plan, levels_of, parse_sweep, workers_needed
 from client.core.plan import Arrival, Design, LoadProfile, Target
 from client.core.records import Phase
 from client.core.schedule import (
@@ -255,3 +255,26 @@ def test_a_sweep_that_cannot_be_walked_is_refused_with_an_example(text: str) -> 
 def test_a_load_that_lacks_something_is_refused(load: LoadProfile) -> None:
     with pytest.raises(UsageError):
         block_plan(PAIR, Design.INTERLEAVED, load)
+
+
+def test_the_bound_of_a_block_by_duration_follows_what_a_request_takes() -> None:
+    load = LoadProfile(requests=None, duration_s=2, blocks_per_arm=2, concurrency=4, warmup=0)
+    wide, tight = (arm_plan(load, fastest_request_s=s).images for s in (0.01, 0.1))
+    assert (wide, tight) == (2 + 2 * (400 + 8), 2 + 2 * (40 + 8))
+
+
+@pytest.mark.parametrize(
+    ("load", "cores", "workers"),
+    [
+        (LoadProfile(concurrency=1), 8, 1),
+        (LoadProfile(concurrency=64), 8, 1),
+        (LoadProfile(concurrency=256), 8, 3),
+        (LoadProfile(concurrency=256), 2, 1),
+        (LoadProfile(concurrency=256), 1, 1),
+        (LoadProfile(sweep=parse_sweep("concurrency=1,256")), 8, 3),
+        (LoadProfile(arrival=Arrival.POISSON, rate_per_s=1000, concurrency=999), 8, 1),
+        (LoadProfile(arrival=Arrival.POISSON, rate_per_s=100, rate_end_per_s=5000), 8, 3),
+    ],
+)
+def test_auto_workers_follow_the_load_and_the_cores(load: LoadProfile, cores: int, workers: int) -> None:
+    assert workers_needed(load, cores) == workers
