@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import random
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from client.core.boxes import Box
 from client.core.findings import Quality, Word
 from client.core.plan import BoxFrame
 from client.core.quality import parity, target_quality
-from client.core.resample import Resampling, by_image, mcnemar, share_difference, wilson
+from client.core.resample import Resampling, bootstrap_sums, by_image, mcnemar, share_difference, wilson
 
 SHARED = Path(os.environ.get("HALFWEIGHT_SHARED") or Path(__file__).parents[2] / ".." / "shared")
 PUBLISHED = SHARED / "data" / "openfoodfacts"
@@ -344,6 +346,22 @@ def test_a_thinned_bootstrap_gives_the_same_interval() -> None:
     half = 1.96 * rows.std() / np.sqrt(len(rows))
     assert found.low[0] == pytest.approx(rows.mean() - half, abs=half * 0.06)
     assert found.high[0] == pytest.approx(rows.mean() + half, abs=half * 0.06)
+
+
+def test_many_answers_take_seconds_and_little_memory() -> None:
+    """20,000 answers, a fifth of what a long run leaves; the limits leave a slow machine ten times what was measured."""
+    texts: list[str | None] = [moved(0.001 * (k % 50)) for k in range(20_000)]
+    given = answers(texts)
+    start = time.process_time()
+    target_quality(given, BoxFrame.AUTO)
+    parity(given, given, BoxFrame.UNIT)
+    assert time.process_time() - start < 25
+    rows = np.ones((9_000, 2))
+    tracemalloc.start()
+    bootstrap_sums(rows, seed=0, resamples=2000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40_000_000, "144 MB would hold all draws at once"
 
 
 @pytest.mark.parametrize(("number", "least"), [(10, 0.84), (30, 0.87), (100, 0.91)])
