@@ -97,6 +97,9 @@ class Pairs:
 
     def _estimate(self, k: int, below: int, found: Interval, confidence: float) -> Estimate:
         n = int(np.count_nonzero(self.counts[:, below]))
+        if n == 0:
+            what = {self.TRUTHS: "no true box is known", self.BOXED: "no answer holds a box"}.get(below, "no pairs")
+            return Estimate(note=f"not measured: {what}")
         if n < FEWEST_IMAGES:
             return too_few(n)
         value, low, high = float(found.value[k]), float(found.low[k]), float(found.high[k])

@@ -298,6 +298,7 @@ def test_without_truths_only_agreement_is_told() -> None:
     base = answers([moved(0.0)] * 40, None)
     found = parity(base, base, BoxFrame.UNIT)
     assert found.word is Word.NOT_MEASURED
+    assert "no true box is known" in found.sentence
     assert found.same_text.value == 1.0
     assert found.iou_between.value == 1.0
     assert found.mcnemar_p is None
@@ -311,6 +312,40 @@ def test_swapping_the_targets_mirrors_the_difference(seed: int) -> None:
     assert there.iou_difference.value == pytest.approx(-(back.iou_difference.value or 0.0))
     assert there.iou_difference.low == pytest.approx(-(back.iou_difference.high or 0.0), abs=2e-3)
     assert (there.hits_lost, there.mcnemar_p) == (back.hits_gained, back.mcnemar_p)
+
+
+some_text = st.one_of(
+    st.none(),
+    st.text(max_size=30),
+    st.text(alphabet="[](),.0123456789 ", max_size=60),
+    st.sampled_from(["[0.1, 0.2, 0.5, 0.6]", "t(100,200),(500,600)(0,0),(9,9)", "[5, 5, 90, 90]", "[0, 0, 0, 0]"]),
+)
+some_truth = st.sampled_from([None, (), (TABLE,), (TABLE, (0.1, 0.1, 0.9, 0.9), TABLE)])
+
+
+@given(
+    given=st.lists(st.tuples(st.integers(0, 15), some_text, some_text, some_truth), max_size=40),
+    frame=st.sampled_from(list(BoxFrame)),
+    size=st.sampled_from([(640, 480), (3, 700), (1, 1)]),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_answered_gives_sound_figures(
+    given: list[tuple[int, str | None, str | None, tuple[Box, ...] | None]], frame: BoxFrame, size: tuple[int, int]
+) -> None:
+    base = [Answer(f"{image}", mine, truth, *size) for image, mine, _, truth in given]
+    other = [Answer(f"{image}", yours, truth, *size, complete=image % 2 == 0) for image, _, yours, truth in given]
+    found = parity(base, other, frame, noise=(base, base), resamples=200)
+    scores = target_quality(base, frame, resamples=200).scores
+    for estimate in (*scores.values(), found.iou_between, found.same_text):
+        if estimate.value is None:
+            assert estimate.note
+            continue
+        assert estimate.low is not None
+        assert estimate.high is not None
+        assert 0 <= estimate.low <= estimate.value + 1e-12
+        assert estimate.value - 1e-12 <= estimate.high <= 1
+    assert found.sentence
+    assert "nan" not in found.sentence
 
 
 # --- intervals ---
