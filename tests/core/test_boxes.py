@@ -99,9 +99,14 @@ def test_a_cut_off_box_is_not_read(whole: str) -> None:
     assert {written_boxes(whole[:end], complete=False) for end in range(len(whole) + 1)} == expected
 
 
-def test_a_cut_off_polygon_is_not_read() -> None:
-    whole = "[[10, 20], [30, 40], [50, 60], [70, 80]]"
+@pytest.mark.parametrize("whole", ["[[10, 20], [30, 40], [50, 60], [70, 80]]", "[(1,2),(3,4),(5,6)]"])
+def test_a_cut_off_polygon_is_not_read(whole: str) -> None:
     assert {written_boxes(whole[:end], complete=False) for end in range(len(whole))} == {()}
+
+
+def test_a_row_of_points_that_goes_on_is_not_read() -> None:
+    assert written_boxes("(10,20),(30,40),(50,", complete=False) == ()
+    assert written_boxes("(10,20),(30,40),") == (WRITTEN,)
 
 
 def test_reads_several_boxes_and_leaves_out_the_unfinished_one() -> None:
@@ -174,6 +179,10 @@ def test_pixels_of_the_sent_and_of_the_resized_picture_differ() -> None:
 )
 def test_numbers_outside_the_frame_or_without_area_are_refused(text: str, frame: BoxFrame) -> None:
     assert read_boxes(text, frame) == ()
+
+
+def test_swapped_corners_of_a_given_box_are_sorted() -> None:
+    assert to_unit((600, 700, 200, 300), (1000, 1000)) == (0.2, 0.3, 0.6, 0.7)
 
 
 def test_a_small_overshoot_is_cut_to_the_picture() -> None:

@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,7 @@ from client.core.boxes import Box
 from client.core.findings import Quality, Word
 from client.core.plan import BoxFrame
 from client.core.quality import parity, target_quality
-from client.core.resample import Resampling, bootstrap_sums, by_image, mcnemar, share_difference, wilson
+from client.core.resample import Resampling, bootstrap_sums, by_image, images_needed, mcnemar, share_difference, wilson
 
 SHARED = Path(os.environ.get("HALFWEIGHT_SHARED") or Path(__file__).parents[2] / ".." / "shared")
 PUBLISHED = SHARED / "data" / "openfoodfacts"
@@ -154,6 +155,12 @@ def test_the_order_of_answers_changes_nothing_but_the_draws() -> None:
     assert target_quality(given, BoxFrame.UNIT) == forwards
 
 
+def test_a_hit_needs_every_true_box_of_the_image() -> None:
+    two = (TABLE, (0.7, 0.7, 0.9, 0.9))
+    found = values(target_quality(answers([moved(0.0)] * 12, two), BoxFrame.UNIT))
+    assert (found["hit_rate_50"], found["recall"], found["precision"]) == (0.0, 0.5, 1.0)
+
+
 # --- the frame ---
 
 
@@ -186,6 +193,22 @@ def test_auto_never_reads_a_single_answer_its_own_way() -> None:
     assert decision.frame is BoxFrame.GRID1000
     assert decision.disagreeing == 4
     assert "WARNING: 4 of 44 answers do not fit grid1000" in (decision.note or "")
+
+
+def test_a_frame_that_fits_few_answers_is_not_chosen_for_its_agreement() -> None:
+    """Forty wrong answers on the grid and four right ones in 0..1."""
+    wrong = [
+        Answer(a.image_id, "[980, 980, 1000, 1000]", a.truth, *(640, 480)) for a in in_frame(BoxFrame.UNIT, (640, 480))
+    ]
+    right = [msgspec.structs.replace(a, image_id=f"r{a.image_id}") for a in in_frame(BoxFrame.UNIT, (640, 480), 4)]
+    assert decide_frame(wrong + right, BoxFrame.AUTO).frame is BoxFrame.GRID1000
+
+
+def test_a_cut_off_number_of_an_answer_is_not_read() -> None:
+    text = "x_min: 0.1, y_min: 0.2, x_max: 0.5, y_max: 0.6"
+    whole = Answer("a", text, (TABLE,), 0, 0)
+    assert whole.boxes(BoxFrame.UNIT) == ((0.1, 0.2, 0.5, 0.6),)
+    assert msgspec.structs.replace(whole, complete=False).boxes(BoxFrame.UNIT) == ()
 
 
 def test_auto_without_truths_says_what_it_cannot_tell() -> None:
@@ -222,6 +245,34 @@ def jittered(number: int, spread: float, shift: float, seed: int) -> tuple[list[
     return base, other
 
 
+def test_repeated_answers_are_paired_in_order_and_count_as_one_image() -> None:
+    names = [f"{k}" for k in range(20)] * 2
+    base = [Answer(name, moved(0.0), (TABLE,), 0, 0) for name in names]
+    other = [Answer(name, moved(0.0 if k < 20 else 0.1), (TABLE,), 0, 0) for k, name in enumerate(names)]
+    found = parity(base, other, BoxFrame.UNIT)
+    assert found.same_text.value == pytest.approx(0.5)
+    assert found.iou_difference.n == found.same_text.n == 20
+    assert found.iou_difference.value == pytest.approx(-0.2)
+
+
+def test_a_box_without_a_partner_lowers_the_overlap_and_two_silences_are_no_same_text() -> None:
+    base = answers([moved(0.0)] * 20 + [None] * 20)
+    other = answers([moved(0.0) + " [0.8, 0.8, 0.9, 0.9]"] * 20 + [None] * 20)
+    for found in (parity(base, other, BoxFrame.UNIT), parity(other, base, BoxFrame.UNIT)):
+        assert found.iou_between.value == pytest.approx(0.5)
+        assert found.iou_between.n == 20
+        assert found.same_text.value == 0.0
+
+
+def test_the_margin_decides() -> None:
+    base, other = jittered(100, 0.02, 0.002, seed=5)
+    low = parity(base, other, BoxFrame.UNIT).iou_difference.low
+    assert low is not None
+    assert low < 0
+    assert parity(base, other, BoxFrame.UNIT, margin=-low * 1.01).word is Word.NON_INFERIOR
+    assert parity(base, other, BoxFrame.UNIT, margin=-low * 0.99).word is not Word.NON_INFERIOR
+
+
 def test_many_changed_words_with_the_same_accuracy_are_non_inferior() -> None:
     draw = random.Random(3)
     base, other = [], []
@@ -235,6 +286,7 @@ def test_many_changed_words_with_the_same_accuracy_are_non_inferior() -> None:
     assert found.same_text.value == pytest.approx(0.58)
     assert "58 of 100 answers are the same text" in found.sentence
     assert "other words, but not less accuracy" in found.sentence
+    assert "there is a loss" not in found.sentence
     assert found.hits_lost == found.hits_gained == 0
     assert found.mcnemar_p == 1.0
 
@@ -258,6 +310,14 @@ def test_words(number: int, spread: float, shift: float, word: Word) -> None:
     if found.needs_images:
         assert found.needs_images > number
         assert str(found.needs_images) in found.sentence
+
+
+def test_an_open_case_asks_for_enough_images() -> None:
+    """Whatever was seen between no loss and the margin, settling it takes about twice the images or more."""
+    open_cases = [parity(*jittered(60, 0.02, 0.004, seed), BoxFrame.UNIT, resamples=500) for seed in range(30)]
+    needs = [case.needs_images for case in open_cases if case.word is Word.INCONCLUSIVE]
+    assert len(needs) > 5
+    assert min(need or 0 for need in needs) > 1.7 * 60
 
 
 def test_a_small_sure_loss_inside_the_margin_is_named() -> None:
@@ -367,11 +427,25 @@ def test_mcnemar_is_the_exact_sign_test() -> None:
     assert 0 < mcnemar(60_000, 61_000) < 0.01
 
 
+def test_share_difference_against_a_published_example() -> None:
+    """Newcombe 1998, Statistics in Medicine 17, 2635: method 10 on the table 36, 12, 2, 0 gives 0.0569 to 0.3404 for first − second."""
+    assert share_difference(36, 2, 12, 0, 0.95) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+
+
+def test_images_needed_by_hand() -> None:
+    """(1.959964 + 0.841621)² · 100 = 784.9 when the standard error is as large as the distance."""
+    assert images_needed(0.01, 100, 0.01, 0.95) == 785
+    assert images_needed(0.01, 100, 0.02, 0.95) == 197
+
+
 def test_share_difference_contains_it_and_mirrors() -> None:
     low, high = share_difference(40, 10, 5, 45, 0.95)
     assert low < -0.05 < high
     assert share_difference(40, 5, 10, 45, 0.95) == pytest.approx((-high, -low))
     assert share_difference(0, 0, 0, 100, 0.95)[1] > 0.03
+    # Shares that rise and fall together differ by less than shares that go their own way.
+    together, apart = share_difference(50, 5, 5, 40, 0.95), share_difference(28, 27, 27, 18, 0.95)
+    assert together[1] - together[0] < 0.8 * (apart[1] - apart[0])
 
 
 def test_a_thinned_bootstrap_gives_the_same_interval() -> None:
