@@ -47,7 +47,7 @@ class Pairs:
     PAIRS, SAME, CHANGE, TRUTHS, BETWEEN, BOXED, BOTH, FIRST, SECOND = range(9)
 
     def __init__(self, first: Sequence[Answer], second: Sequence[Answer], frame: BoxFrame) -> None:
-        mine, yours = _keyed(first), _keyed(second)
+        mine, yours = keyed(first), keyed(second)
         shared = [key for key in mine if key in yours]
         self.unpaired = len(mine) + len(yours) - 2 * len(shared)
         place = places(key[0] for key in shared)
@@ -97,6 +97,9 @@ class Pairs:
 
     def _estimate(self, k: int, below: int, found: Interval, confidence: float) -> Estimate:
         n = int(np.count_nonzero(self.counts[:, below]))
+        if n == 0:
+            what = {self.TRUTHS: "no true box is known", self.BOXED: "no answer holds a box"}.get(below, "no pairs")
+            return Estimate(note=f"not measured: {what}")
         if n < FEWEST_IMAGES:
             return too_few(n)
         value, low, high = float(found.value[k]), float(found.low[k]), float(found.high[k])
@@ -117,7 +120,7 @@ class Pairs:
         return Estimate(value=(second - first) / self.images, low=low, high=high, n=self.images, unit="share")
 
 
-def _keyed(answers: Sequence[Answer]) -> dict[tuple[str, str, int], Answer]:
+def keyed(answers: Sequence[Answer]) -> dict[tuple[str, str, int], Answer]:
     """Answers by image, pass and how often the image came before within the pass."""
     keyed: dict[tuple[str, str, int], Answer] = {}
     times: dict[tuple[str, str], int] = {}

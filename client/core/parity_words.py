@@ -20,7 +20,7 @@ def _verdict(parity: Parity, confidence: float) -> str:
     difference, margin = parity.iou_difference, f"{parity.margin:g}"
     value, low, high = difference.value, difference.low, difference.high
     if value is None or low is None or high is None:
-        return f"Accuracy was not compared: {difference.note}."
+        return f"Accuracy was not compared ({difference.note})."
     if parity.same_text.value == 1.0 and value == low == high == 0.0:
         return _all_the_same(parity)
     seen = (
@@ -42,13 +42,13 @@ def _all_the_same(parity: Parity) -> str:
     n = parity.iou_difference.n
     if parity.word is Word.NON_INFERIOR:
         return f"Accuracy holds: on all {n} images the candidate gives the same boxes as the baseline."
-    return f"Cannot tell: the boxes are the same on all {n} images, but at least {parity.needs_images} are needed to acquit a candidate."
+    return f"Cannot tell: the boxes are the same on all {n} images, but so few cannot acquit a candidate: ask about {parity.needs_images} or more."
 
 
 def _why_not(parity: Parity, low: float, high: float) -> str:
     need = f"About {parity.needs_images} images would probably settle it." if parity.needs_images else ""
     if low > -parity.margin:
-        return f"So few images cannot acquit a candidate, whatever they show: {parity.needs_images} are the least."
+        return f"So few images cannot acquit a candidate, whatever they show: ask about {parity.needs_images} or more."
     if high < 0:
         return f"That is no more than the same server may differ from itself. {need}".strip()
     return f"Both no loss at all and a loss of {parity.margin:g} or more fit what was seen. {need}".strip()

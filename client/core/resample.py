@@ -111,7 +111,10 @@ def share_difference(
     p1, p2 = (both + first) / n, (both + second) / n
     (l1, u1), (l2, u2) = wilson(both + first, n, confidence), wilson(both + second, n, confidence)
     margins = (both + first) * (second + neither) * (both + second) * (first + neither)
-    phi = (both * neither - first * second) / math.sqrt(margins) if margins > 0 else 0.0
+    cross = both * neither - first * second
+    if cross > 0:
+        cross = max(0.0, cross - n / 2)
+    phi = cross / math.sqrt(margins) if margins > 0 else 0.0
 
     def half(a: float, b: float) -> float:
         return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))

@@ -6,9 +6,12 @@ import csv
 import json
 import os
 import random
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +22,7 @@ from client.core.boxes import Box
 from client.core.findings import Quality, Word
 from client.core.plan import BoxFrame
 from client.core.quality import parity, target_quality
-from client.core.resample import Resampling, by_image, mcnemar, share_difference, wilson
+from client.core.resample import Resampling, bootstrap_sums, by_image, images_needed, mcnemar, share_difference, wilson
 
 SHARED = Path(os.environ.get("HALFWEIGHT_SHARED") or Path(__file__).parents[2] / ".." / "shared")
 PUBLISHED = SHARED / "data" / "openfoodfacts"
@@ -152,6 +155,12 @@ def test_the_order_of_answers_changes_nothing_but_the_draws() -> None:
     assert target_quality(given, BoxFrame.UNIT) == forwards
 
 
+def test_a_hit_needs_every_true_box_of_the_image() -> None:
+    two = (TABLE, (0.7, 0.7, 0.9, 0.9))
+    found = values(target_quality(answers([moved(0.0)] * 12, two), BoxFrame.UNIT))
+    assert (found["hit_rate_50"], found["recall"], found["precision"]) == (0.0, 0.5, 1.0)
+
+
 # --- the frame ---
 
 
@@ -184,6 +193,22 @@ def test_auto_never_reads_a_single_answer_its_own_way() -> None:
     assert decision.frame is BoxFrame.GRID1000
     assert decision.disagreeing == 4
     assert "WARNING: 4 of 44 answers do not fit grid1000" in (decision.note or "")
+
+
+def test_a_frame_that_fits_few_answers_is_not_chosen_for_its_agreement() -> None:
+    """Forty wrong answers on the grid and four right ones in 0..1."""
+    wrong = [
+        Answer(a.image_id, "[980, 980, 1000, 1000]", a.truth, *(640, 480)) for a in in_frame(BoxFrame.UNIT, (640, 480))
+    ]
+    right = [msgspec.structs.replace(a, image_id=f"r{a.image_id}") for a in in_frame(BoxFrame.UNIT, (640, 480), 4)]
+    assert decide_frame(wrong + right, BoxFrame.AUTO).frame is BoxFrame.GRID1000
+
+
+def test_a_cut_off_number_of_an_answer_is_not_read() -> None:
+    text = "x_min: 0.1, y_min: 0.2, x_max: 0.5, y_max: 0.6"
+    whole = Answer("a", text, (TABLE,), 0, 0)
+    assert whole.boxes(BoxFrame.UNIT) == ((0.1, 0.2, 0.5, 0.6),)
+    assert msgspec.structs.replace(whole, complete=False).boxes(BoxFrame.UNIT) == ()
 
 
 def test_auto_without_truths_says_what_it_cannot_tell() -> None:
@@ -220,6 +245,34 @@ def jittered(number: int, spread: float, shift: float, seed: int) -> tuple[list[
     return base, other
 
 
+def test_repeated_answers_are_paired_in_order_and_count_as_one_image() -> None:
+    names = [f"{k}" for k in range(20)] * 2
+    base = [Answer(name, moved(0.0), (TABLE,), 0, 0) for name in names]
+    other = [Answer(name, moved(0.0 if k < 20 else 0.1), (TABLE,), 0, 0) for k, name in enumerate(names)]
+    found = parity(base, other, BoxFrame.UNIT)
+    assert found.same_text.value == pytest.approx(0.5)
+    assert found.iou_difference.n == found.same_text.n == 20
+    assert found.iou_difference.value == pytest.approx(-0.2)
+
+
+def test_a_box_without_a_partner_lowers_the_overlap_and_two_silences_are_no_same_text() -> None:
+    base = answers([moved(0.0)] * 20 + [None] * 20)
+    other = answers([moved(0.0) + " [0.8, 0.8, 0.9, 0.9]"] * 20 + [None] * 20)
+    for found in (parity(base, other, BoxFrame.UNIT), parity(other, base, BoxFrame.UNIT)):
+        assert found.iou_between.value == pytest.approx(0.5)
+        assert found.iou_between.n == 20
+        assert found.same_text.value == 0.0
+
+
+def test_the_margin_decides() -> None:
+    base, other = jittered(100, 0.02, 0.002, seed=5)
+    low = parity(base, other, BoxFrame.UNIT).iou_difference.low
+    assert low is not None
+    assert low < 0
+    assert parity(base, other, BoxFrame.UNIT, margin=-low * 1.01).word is Word.NON_INFERIOR
+    assert parity(base, other, BoxFrame.UNIT, margin=-low * 0.99).word is not Word.NON_INFERIOR
+
+
 def test_many_changed_words_with_the_same_accuracy_are_non_inferior() -> None:
     draw = random.Random(3)
     base, other = [], []
@@ -233,6 +286,7 @@ def test_many_changed_words_with_the_same_accuracy_are_non_inferior() -> None:
     assert found.same_text.value == pytest.approx(0.58)
     assert "58 of 100 answers are the same text" in found.sentence
     assert "other words, but not less accuracy" in found.sentence
+    assert "there is a loss" not in found.sentence
     assert found.hits_lost == found.hits_gained == 0
     assert found.mcnemar_p == 1.0
 
@@ -256,6 +310,14 @@ def test_words(number: int, spread: float, shift: float, word: Word) -> None:
     if found.needs_images:
         assert found.needs_images > number
         assert str(found.needs_images) in found.sentence
+
+
+def test_an_open_case_asks_for_enough_images() -> None:
+    """Whatever was seen between no loss and the margin, settling it takes about twice the images or more."""
+    open_cases = [parity(*jittered(60, 0.02, 0.004, seed), BoxFrame.UNIT, resamples=500) for seed in range(30)]
+    needs = [case.needs_images for case in open_cases if case.word is Word.INCONCLUSIVE]
+    assert len(needs) > 5
+    assert min(need or 0 for need in needs) > 1.7 * 60
 
 
 def test_a_small_sure_loss_inside_the_margin_is_named() -> None:
@@ -296,6 +358,7 @@ def test_without_truths_only_agreement_is_told() -> None:
     base = answers([moved(0.0)] * 40, None)
     found = parity(base, base, BoxFrame.UNIT)
     assert found.word is Word.NOT_MEASURED
+    assert "no true box is known" in found.sentence
     assert found.same_text.value == 1.0
     assert found.iou_between.value == 1.0
     assert found.mcnemar_p is None
@@ -309,6 +372,40 @@ def test_swapping_the_targets_mirrors_the_difference(seed: int) -> None:
     assert there.iou_difference.value == pytest.approx(-(back.iou_difference.value or 0.0))
     assert there.iou_difference.low == pytest.approx(-(back.iou_difference.high or 0.0), abs=2e-3)
     assert (there.hits_lost, there.mcnemar_p) == (back.hits_gained, back.mcnemar_p)
+
+
+some_text = st.one_of(
+    st.none(),
+    st.text(max_size=30),
+    st.text(alphabet="[](),.0123456789 ", max_size=60),
+    st.sampled_from(["[0.1, 0.2, 0.5, 0.6]", "t(100,200),(500,600)(0,0),(9,9)", "[5, 5, 90, 90]", "[0, 0, 0, 0]"]),
+)
+some_truth = st.sampled_from([None, (), (TABLE,), (TABLE, (0.1, 0.1, 0.9, 0.9), TABLE)])
+
+
+@given(
+    given=st.lists(st.tuples(st.integers(0, 15), some_text, some_text, some_truth), max_size=40),
+    frame=st.sampled_from(list(BoxFrame)),
+    size=st.sampled_from([(640, 480), (3, 700), (1, 1)]),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_answered_gives_sound_figures(
+    given: list[tuple[int, str | None, str | None, tuple[Box, ...] | None]], frame: BoxFrame, size: tuple[int, int]
+) -> None:
+    base = [Answer(f"{image}", mine, truth, *size) for image, mine, _, truth in given]
+    other = [Answer(f"{image}", yours, truth, *size, complete=image % 2 == 0) for image, _, yours, truth in given]
+    found = parity(base, other, frame, noise=(base, base), resamples=200)
+    scores = target_quality(base, frame, resamples=200).scores
+    for estimate in (*scores.values(), found.iou_between, found.same_text):
+        if estimate.value is None:
+            assert estimate.note
+            continue
+        assert estimate.low is not None
+        assert estimate.high is not None
+        assert 0 <= estimate.low <= estimate.value + 1e-12
+        assert estimate.value - 1e-12 <= estimate.high <= 1
+    assert found.sentence
+    assert "nan" not in found.sentence
 
 
 # --- intervals ---
@@ -330,11 +427,25 @@ def test_mcnemar_is_the_exact_sign_test() -> None:
     assert 0 < mcnemar(60_000, 61_000) < 0.01
 
 
+def test_share_difference_against_a_published_example() -> None:
+    """Newcombe 1998, Statistics in Medicine 17, 2635: method 10 on the table 36, 12, 2, 0 gives 0.0569 to 0.3404 for first − second."""
+    assert share_difference(36, 2, 12, 0, 0.95) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+
+
+def test_images_needed_by_hand() -> None:
+    """(1.959964 + 0.841621)² · 100 = 784.9 when the standard error is as large as the distance."""
+    assert images_needed(0.01, 100, 0.01, 0.95) == 785
+    assert images_needed(0.01, 100, 0.02, 0.95) == 197
+
+
 def test_share_difference_contains_it_and_mirrors() -> None:
     low, high = share_difference(40, 10, 5, 45, 0.95)
     assert low < -0.05 < high
     assert share_difference(40, 5, 10, 45, 0.95) == pytest.approx((-high, -low))
     assert share_difference(0, 0, 0, 100, 0.95)[1] > 0.03
+    # Shares that rise and fall together differ by less than shares that go their own way.
+    together, apart = share_difference(50, 5, 5, 40, 0.95), share_difference(28, 27, 27, 18, 0.95)
+    assert together[1] - together[0] < 0.8 * (apart[1] - apart[0])
 
 
 def test_a_thinned_bootstrap_gives_the_same_interval() -> None:
@@ -344,6 +455,22 @@ def test_a_thinned_bootstrap_gives_the_same_interval() -> None:
     half = 1.96 * rows.std() / np.sqrt(len(rows))
     assert found.low[0] == pytest.approx(rows.mean() - half, abs=half * 0.06)
     assert found.high[0] == pytest.approx(rows.mean() + half, abs=half * 0.06)
+
+
+def test_many_answers_take_seconds_and_little_memory() -> None:
+    """10,000 answers, a tenth of a very long run; the limits leave a slow machine ten times what was measured."""
+    texts: list[str | None] = [moved(0.001 * (k % 50)) for k in range(10_000)]
+    given = answers(texts)
+    start = time.process_time()
+    target_quality(given, BoxFrame.AUTO)
+    parity(given, given, BoxFrame.UNIT)
+    assert time.process_time() - start < 15
+    rows = np.ones((9_000, 2))
+    tracemalloc.start()
+    bootstrap_sums(rows, seed=0, resamples=2000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40_000_000, "144 MB would hold all draws at once"
 
 
 @pytest.mark.parametrize(("number", "least"), [(10, 0.84), (30, 0.87), (100, 0.91)])
