@@ -14,6 +14,7 @@ from client.core.wordings import (
     ROOT_CAUSE,
     SECOND_HAND,
     SECRET,
+    STARTS,
     USAGE_MISTAKE,
     WORDINGS,
 )
@@ -99,7 +100,7 @@ class StartUp:
             return
         if _engine_line(message):
             self._engines.add(line.process)
-        for wording in WORDINGS:
+        for wording in WORDINGS if message.startswith(STARTS) else ():
             if message.startswith(wording.starts) and (found := wording.pattern.search(message)):
                 for field, text in found.groupdict().items():
                     if text is not None:
