@@ -348,6 +348,17 @@ def test_secrets_never_leave_the_log() -> None:
     assert facts.engine_args["max_num_batched_tokens"] == 8192
 
 
+def test_arguments_that_are_no_python_are_read_pair_by_pair() -> None:
+    line = "non-default args: {'model': 'a\\xz', 'port': 007, 'served_model_name': ['x', 'y'], 'enforce_eager': True, 'ratio': 0.5, 'o': <X>}"
+    assert read_log(line).engine_args == {
+        "model": "a\\xz",
+        "port": 7,
+        "served_model_name": ["x", "y"],
+        "enforce_eager": True,
+        "ratio": 0.5,
+    }
+
+
 def test_cache_config() -> None:
     labels = read_cache_config((LOGS / "vllm-0.20.2-h100-bf16.metrics.txt").read_text())
     assert labels is not None
