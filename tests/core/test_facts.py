@@ -328,6 +328,11 @@ def test_only_failures_tell_the_last_one() -> None:
     )
 
 
+def test_the_exact_utilization_is_the_one_that_was_asked_for() -> None:
+    log = "non-default args: {'gpu_memory_utilization': 0.456}\nthe current vLLM instance can use total_gpu_memory (40.00GiB) x gpu_memory_utilization (0.46) = 18.24GiB\n"
+    assert read_log(log).utilization == 0.456
+
+
 def test_a_log_that_stops_early_says_so() -> None:
     assert "ends before the start-up was complete" in read_log(start(1.0, ends=False)).notes[0]
 
@@ -510,3 +515,20 @@ def test_a_bare_line_after_a_progress_bar() -> None:
         "weights_gib": 1.5,
         "load_s": 1.0,
     }
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        "2026-11-25T00:41:51.123456789Z ",
+        "vllm-fp8-1  | ",
+        "2026-11-25T00:41:51.1+01:00 stderr F ",
+        "[rank0]: ",
+        "x" * 150 + " INFO 11-25 00:00:00 [a.py:1] ",
+    ],
+)
+def test_lines_without_a_head_lose_what_containers_put_before_them(stamp: str) -> None:
+    log = "".join(stamp + line + "\n" for line in start(1.0).splitlines())
+    assert read_log(log).complete
+    failing = start(1.0, ends=False) + stamp.replace("INFO", "ERROR") + "ValueError: no room\n"
+    assert read_log(failing).errors == ("ValueError: no room",)

@@ -158,6 +158,34 @@ def test_graphs_lie_outside_the_budget_before_0_20() -> None:
     assert any("0.60 GiB lie outside" in note for note in old.notes)
 
 
+def test_eager_mode_sets_nothing_aside_for_graphs() -> None:
+    memory, _ = memory_of(facts(engine_args={"enforce_eager": True}))
+    assert memory.graphs_in_budget_gib == 0.0
+    assert memory_of(facts())[0].graphs_in_budget_gib is None
+
+
+def test_an_idle_gpu_below_its_budget_and_a_neighbour_are_explained() -> None:
+    assert "given back until traffic comes" in notes_of(facts(), gpu_total_bytes=48 * GIB, nvml_idle_bytes=20 * GIB)
+    assert "given back" not in notes_of(facts(), gpu_total_bytes=48 * GIB, nvml_idle_bytes=25 * GIB)
+    assert "another process freed GPU memory" in notes_of(facts(non_torch_gib=-3.58))
+
+
+def test_a_tensor_parallel_server_is_not_compared_with_the_whole_model() -> None:
+    memory, _ = memory_of(facts(tensor_parallel=2, weights_gib=7.8), config=read_model_config(SEVEN_B))
+    assert not any("another model" in note for note in memory.notes)
+    assert memory.kv_bytes_per_token is None
+
+
+def test_bytes_of_a_token_are_snapped_only_where_the_rounding_allows_one_size() -> None:
+    near, _ = memory_of(facts(kv_cache_gib=16.87, kv_cache_tokens=315_888))
+    assert (near.kv_bytes_per_token, near.source["kv_bytes_per_token"]) == (
+        57_344,
+        "arithmetic: GiB / tokens, to a multiple of 512",
+    )
+    far, _ = memory_of(facts(kv_cache_gib=0.05, kv_cache_tokens=1000))
+    assert far.kv_bytes_per_token == int(0.05 * GIB / 1000)
+
+
 def test_max_num_seqs_is_told_when_it_is_the_limit() -> None:
     assert "--max-num-seqs 8 stops" in notes_of(
         facts(kv_cache_tokens=160_000, engine_args={"max_num_seqs": 8}), mean_request_tokens=1000.0
@@ -221,7 +249,7 @@ def test_the_story_of_the_recorded_pair() -> None:
     assert "from 15.53 to 8.79 GiB (−43 %)" in where
     assert "from 16.87 to 23.62 GiB (+40 %): the 6.74 GiB saved became KV cache." in where
     assert (
-        "from 315,888 to 442,224 (+40 %): room for 412 of this run's requests at once instead of 294, 118 more."
+        "from 315,888 to 442,224 (+40 %): room for 412 requests of up to 1,072 tokens at once instead of 294, 118 more."
         in holds
     )
     assert "--gpu-memory-utilization 0.37 keeps the KV cache of bf16 (315,888 tokens) in 29.30 GiB" in less
@@ -247,6 +275,45 @@ def test_no_number_no_sentence() -> None:
     assert only == (
         "Weights shrink from 2.00 to 1.00 GiB (−50 %); where that memory went is unknown, because the KV cache of one server is.",
     )
+
+
+def test_requests_are_compared_at_one_size() -> None:
+    """The candidate's own answers may be longer: capacity is told for requests of the baseline's size."""
+    old = Memory(kv_cache_tokens=10_000, requests_at_once=10.0)
+    new = Memory(kv_cache_tokens=20_000, requests_at_once=4.0)
+    assert (
+        "room for 20 requests of up to 1,000 tokens at once instead of 10, 10 more"
+        in story("a", old, "b", new, None)[0]
+    )
+
+
+def test_an_fp8_cache_needs_half_the_gib_for_the_same_tokens() -> None:
+    old = Memory(
+        budget_gib=20.0, total_gib=40.0, kv_cache_gib=8.0, kv_cache_tokens=8 * GIB // 50_000, kv_bytes_per_token=50_000
+    )
+    new = Memory(
+        budget_gib=20.0, total_gib=40.0, kv_cache_gib=8.0, kv_cache_tokens=8 * GIB // 25_000, kv_bytes_per_token=25_000
+    )
+    assert any("--gpu-memory-utilization 0.40 keeps" in sentence for sentence in story("a", old, "b", new, None))
+
+
+def test_little_is_not_called_a_saving() -> None:
+    base = Memory(budget_gib=20.0, total_gib=40.0, kv_cache_gib=8.0)
+    assert not any(
+        "For less memory" in sentence
+        for sentence in story("a", base, "b", msgspec.structs.replace(base, kv_cache_gib=8.05), None)
+    )
+
+
+def test_the_least_that_serves() -> None:
+    old = Memory(budget_gib=20.0, total_gib=40.0, kv_cache_gib=8.0, kv_bytes_per_token=GIB // 1000, max_model_len=1000)
+    other = msgspec.structs.replace(old, max_model_len=2000)
+    assert story("a", old, "b", old, "CARD")[-1].endswith(
+        "a needs 13.00 GiB and b 13.00 GiB: on CARD (40.0 GiB) a --gpu-memory-utilization of at least 0.33 and 0.33."
+    )
+    assert not any("To serve" in sentence for sentence in story("a", old, "b", other, None))
+    huge = msgspec.structs.replace(old, max_model_len=40_000)
+    assert story("a", huge, "b", huge, None)[-1].endswith("has no room for the larger.")
 
 
 def test_different_budgets_are_said_first() -> None:
