@@ -524,11 +524,17 @@ def test_a_bare_line_after_a_progress_bar() -> None:
         "vllm-fp8-1  | ",
         "2026-11-25T00:41:51.1+01:00 stderr F ",
         "[rank0]: ",
-        "x" * 150 + " INFO 11-25 00:00:00 [a.py:1] ",
     ],
 )
 def test_lines_without_a_head_lose_what_containers_put_before_them(stamp: str) -> None:
     log = "".join(stamp + line + "\n" for line in start(1.0).splitlines())
     assert read_log(log).complete
-    failing = start(1.0, ends=False) + stamp.replace("INFO", "ERROR") + "ValueError: no room\n"
+    failing = start(1.0, ends=False) + stamp + "ValueError: no room\n"
     assert read_log(failing).errors == ("ValueError: no room",)
+
+
+def test_a_long_prefix_of_the_user_s_is_passed_over() -> None:
+    assert told("x" * 300 + " INFO 11-25 00:00:00 [a.py:1] Available KV cache memory: 4.87 GiB") == {
+        "kv_cache_gib": 4.87
+    }
+    assert told("x" * 500 + " INFO 11-25 00:00:00 [a.py:1] Available KV cache memory: 4.87 GiB") == {}
