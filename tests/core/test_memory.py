@@ -117,6 +117,12 @@ def test_parts_over_the_budget_give_no_negative_rest() -> None:
     assert "--kv-cache-memory-bytes fixes the KV cache" in fixed
 
 
+def test_a_rest_within_the_rounding_is_zero() -> None:
+    memory, _ = memory_of(facts(weights_gib=8.0, kv_cache_gib=16.02), gpu_total_bytes=48 * GIB)
+    assert memory.rest_gib == 0.0
+    assert not any("add up" in note for note in memory.notes)
+
+
 def test_figures_of_two_starts_are_told_apart() -> None:
     labels = {"gpu_memory_utilization": "0.9", "block_size": "16", "num_gpu_blocks": "100"}
     said = notes_of(facts(kv_cache_tokens=32_000), cache_config=labels)
