@@ -235,12 +235,16 @@ def _server_block(facts: TargetFacts, memory: Memory, kernel: Kernel, request_to
         f"quantization {facts.quantization}" if facts.quantization else "",
     ]
     lines = [", ".join(item for item in what if item)]
+    if facts.errors:
+        lines.append(f"{'THE LAST START-UP FAILED' if facts.complete else 'START-UP FAILED'}: {facts.errors[0]}")
     if memory.utilization is not None:
         of = f" of {memory.total_gib:.2f} GiB" if memory.total_gib is not None else ""
         lines.append(f"--gpu-memory-utilization {memory.utilization:g}{of}")
-    lines += ["", _parts_table(memory), "", _details(facts, memory, kernel, request_tokens)]
-    notes = list(memory.notes)
-    if memory.budget_gib is None and facts.device != "cpu":
+    if any(value is not None for _, value, _ in breakdown(memory)):
+        lines += ["", _parts_table(memory)]
+    lines += ["", _details(facts, memory, kernel, request_tokens)]
+    notes = [note for note in memory.notes if not (facts.errors and facts.errors[0][:200] in note)]
+    if memory.budget_gib is None and memory.utilization is not None:
         notes.append("The budget is unknown: give --gpu-gib, the memory that torch sees.")
     if notes:
         lines += ["", "Notes", *(f"  - {note}" for note in notes)]

@@ -9,6 +9,7 @@ from typing import Any
 _PAIR = re.compile(
     r"(?:'(\w{1,60})': |\b(\w{1,60})=)('[^']{0,500}'|-?\d{1,15}(?:\.\d{1,12})?\b|True\b|False\b|\['[^\]]{0,500}'\])"
 )
+_QUOTED = re.compile(r"'([^']{0,500})'")
 _SECRET = re.compile(r"(?:api_key|token|secret|password)$")
 _MOST = 400
 
@@ -20,7 +21,7 @@ def read_args(message: str) -> dict[str, Any]:
         found = {}
         for pair in _PAIR.finditer(message):
             if len(found) < _MOST:
-                found.setdefault(pair[1] or pair[2], _plain(ast.literal_eval(pair[3])))
+                found.setdefault(pair[1] or pair[2], _scalar(pair[3]))
     return {name: "***" if _SECRET.search(name) else value for name, value in found.items() if value is not None}
 
 
@@ -35,6 +36,17 @@ def _literal(message: str) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         return None
     return {name: _plain(given) for name, given in list(value.items())[:_MOST] if isinstance(name, str)}
+
+
+def _scalar(text: str) -> Any:
+    """The value of what `_PAIR` found, without evaluating it."""
+    if text in ("True", "False"):
+        return text == "True"
+    if text.startswith("["):
+        return _QUOTED.findall(text)
+    if text.startswith("'"):
+        return text[1:-1]
+    return float(text) if "." in text else int(text)
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

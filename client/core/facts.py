@@ -176,7 +176,7 @@ def _facts(start: StartUp, last: StartUp, starts: int) -> TargetFacts:
         notes.append(
             f"{ranks} processes reported their memory: the figures are for one GPU (largest weights, smallest KV cache)."
         )
-    failed = [] if last.complete else last.errors + last.second_hand
+    failed = [] if last.complete else last.failures
     if starts > 1:
         notes.append(
             f"The log holds {starts} start-ups; the last complete one is told."

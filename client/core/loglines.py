@@ -21,9 +21,12 @@ HEAD = 400
 _COLOUR = re.compile(r"(?:\x1b|\^\[)?\[[0-9;]{0,12}m|\x1b\[[0-9;?]{0,12}[A-Za-z]")
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)? (?:std(?:out|err) [FP] )?")
 _COMPOSE = re.compile(r"[\w.-]{1,64} {0,40}\| ")
-_PROCESS = re.compile(r"\(([A-Za-z][\w.-]{0,40}(?: rank=\d{1,6})?)(?: pid=\d{1,10})?(?:, ip=[\w.:]{1,60})?\) ?")
+_PROCESS = re.compile(
+    r"\(([A-Za-z][\w.-]{0,40}(?: (?:rank=\d{1,6}|[A-Z]{2}\d{1,4}))?)(?: pid=\d{1,10})?(?:, ip=[\w.:]{1,60})?\) ?"
+)
+_RANK = re.compile(r"\[rank\d{1,4}\]: ?")
 _LEVEL = r"(DEBUG|INFO|WARNING|ERROR|CRITICAL)"
-_PLACE = r"(?:\[?[\w./-]{1,120}:\d{1,6}\] ?)"
+_PLACE = r"(?:\[?[\w./-]{1,120}:\d{1,6}\]? )"
 _FULL = re.compile(rf"\b{_LEVEL} \d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d{{1,6}})? {_PLACE}")
 _BARE = re.compile(rf"{_LEVEL}:? +{_PLACE}?")
 
@@ -57,7 +60,7 @@ def _outer(text: str) -> tuple[str, str]:
     """Strips what containers and process wrappers put before a line, in any order."""
     process = ""
     for _ in range(4):
-        found = _STAMP.match(text) or _COMPOSE.match(text)
+        found = _STAMP.match(text) or _COMPOSE.match(text) or _RANK.match(text)
         if not found:
             found = _PROCESS.match(text)
             if not found:

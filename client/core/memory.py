@@ -45,7 +45,8 @@ def memory_of(
     """`gpu_total_bytes` is what torch can use: NVML's total minus its reserve. The NVML figures are `used` of API v2, whole GPU."""
     book = _Book()
     book.notes.extend(facts.notes)
-    book.notes.extend(f"Start-up failed: {error[:300]}" for error in facts.errors[:1])
+    if facts.errors and not facts.complete:
+        book.notes.append(f"Start-up failed: {facts.errors[0][:300]}")
     labels = cache_config or {}
     _utilization(book, facts, labels)
     _budget(book, facts, gpu_total_bytes, total_source)

@@ -14,6 +14,7 @@ from client.core.wordings import (
     ROOT_CAUSE,
     SECOND_HAND,
     SECRET,
+    STARTS,
     USAGE_MISTAKE,
     WORDINGS,
 )
@@ -68,6 +69,7 @@ class StartUp:
         self.complete = False
         self.serving = False
         self.errors: list[str] = []
+        self.loose: list[str] = []
         self.second_hand: list[str] = []
         self.notes: list[str] = []
         self._engines: set[str] = set()
@@ -75,8 +77,13 @@ class StartUp:
         self._error_process: str | None = None
 
     @property
+    def failures(self) -> list[str]:
+        """Exceptions, the likeliest root cause first: logged as errors, then printed loose, then those that only pass on another's."""
+        return self.errors + self.loose + self.second_hand
+
+    @property
     def empty(self) -> bool:
-        return not (self.found or self.args_line or self.errors or self.second_hand or self.kernels)
+        return not (self.found or self.args_line or self.failures or self.kernels)
 
     @property
     def in_error(self) -> bool:
@@ -87,9 +94,9 @@ class StartUp:
         """Whether this line belongs to another start-up, later in the same log."""
         message = line.message
         if message.startswith(("vLLM API server version", *_ARGS)) or BANNER.search(message, 0, 200):
-            return bool(self._engines or self._measured or self.errors or self.second_hand or self.complete)
+            return bool(self._engines or self._measured or self.failures or self.complete)
         if _engine_line(message):
-            again = line.process in self._engines and (self._measured or bool(self.errors))
+            again = line.process in self._engines and (self._measured or bool(self.failures))
             return self.complete or again
         return False
 
@@ -99,7 +106,7 @@ class StartUp:
             return
         if _engine_line(message):
             self._engines.add(line.process)
-        for wording in WORDINGS:
+        for wording in WORDINGS if message.startswith(STARTS) else ():
             if message.startswith(wording.starts) and (found := wording.pattern.search(message)):
                 for field, text in found.groupdict().items():
                     if text is not None:
@@ -133,11 +140,12 @@ class StartUp:
         root = ROOT_CAUSE.match(message) or USAGE_MISTAKE.match(message)
         if root and line.level in ("", "ERROR", "CRITICAL"):
             text = mask(message)[:1000]
-            second_hand = any(words in message for words in SECOND_HAND)
-            kept = self.second_hand if second_hand else self.errors
+            kept = self.errors if line.level else self.loose
+            if any(words in message for words in SECOND_HAND):
+                kept = self.second_hand
             if text not in kept and len(kept) < MAX_ERRORS:
                 kept.append(text)
-                self._error_process = None if second_hand else line.process
+                self._error_process = line.process if kept is self.errors else None
             return
         if self._error_process is None:
             return

@@ -86,13 +86,13 @@ def _holds(pair: _Pair) -> str | None:
         return None
     text = f"In tokens, the KV cache goes from {tokens[0]:,.0f} to {tokens[1]:,.0f} ({_percent(tokens)})"
     requests = pair.both("requests_at_once")
-    if requests is None:
+    if requests is None or requests[0] < 1:
         return text + "."
-    gained = math.floor(requests[1]) - math.floor(requests[0])
-    more = f"{abs(gained):,} {'more' if gained >= 0 else 'fewer'}"
+    each = round(tokens[0] / requests[0])
+    old, new = math.floor(requests[0]), math.floor(tokens[1] / each)
     return (
         text
-        + f": room for {math.floor(requests[1]):,} of this run's requests at once instead of {math.floor(requests[0]):,}, {more}."
+        + f": room for {new:,} requests of up to {each:,} tokens at once instead of {old:,}, {abs(new - old):,} {'more' if new >= old else 'fewer'}."
     )
 
 

@@ -121,6 +121,8 @@ WORDINGS: tuple[Wording, ...] = (
     _wording("Your GPU does not have native support for FP8", then=r"(?P<marlin_warning>Your GPU .{1,300})"),
 )
 
+STARTS = tuple(dict.fromkeys(start for wording in WORDINGS for start in wording.starts))
+
 BANNER = re.compile(r"[█▄▀] {1,4}version (\d[\w.+-]{2,40})")
 BANNER_MODEL = re.compile(r"[█▄▀] {1,4}model {1,4}(\S{1,300})")
 KERNEL = re.compile(r"(?:Selected|Using) (\w{0,80}Kernel\w{0,80}) for (\w{1,120})")

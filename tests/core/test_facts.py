@@ -76,6 +76,25 @@ def test_a_failed_start_tells_its_root_cause_first() -> None:
     assert plain.errors[0].startswith("RuntimeError: _C::static_scaled_fp8_quant() expected at most 0")
 
 
+def test_an_exception_printed_loose_is_no_root_cause_while_a_logged_one_is_there() -> None:
+    log = start(1.0, ends=False) + (
+        "Traceback (most recent call last):\nImportError: no module named optional\n"
+        "[rank0]: RuntimeError: from a rank\n"
+        "(EngineCore pid=2) ERROR 11-25 00:00:02 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
+    )
+    assert read_log(log).errors == (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "ImportError: no module named optional",
+        "RuntimeError: from a rank",
+    )
+
+
+def test_a_mistake_in_the_arguments_is_a_failed_start() -> None:
+    assert read_log("usage: api_server.py [-h]\napi_server.py: error: unrecognized arguments: --no-such\n").errors == (
+        "api_server.py: error: unrecognized arguments: --no-such",
+    )
+
+
 # message -> fields that it must give, alone
 WORDED: list[tuple[str, dict[str, object]]] = [
     ("Loading model weights took 15.5083 GB", {"weights_gib": 15.5083}),
@@ -162,6 +181,9 @@ WRAPPED = {
     "coloured level": "(EngineCore pid=7) \x1b[32mINFO\x1b[0m 11-25 00:41:57 [gpu_worker.py:440] {}",
     "0.20": "(EngineCore pid=1253) INFO 11-25 00:41:51 [gpu_worker.py:440] {}",
     "tensor parallel": "(Worker_TP0 pid=3) INFO 11-25 00:41:51 [gpu_worker.py:440] {}",
+    "tensor parallel, 0.10": "(VllmWorker TP0 pid=3) INFO 08-25 00:41:51 [gpu_worker.py:440] {}",
+    "no bracket, no date": "(EngineCore pid=258) INFO gpu_worker.py:440 {}",
+    "quoted in an issue": "> INFO 03-17 16:21:39 model_runner.py:1115] {}",
     "ray": "(RayWorkerWrapper pid=391, ip=10.0.0.3) INFO 03-29 01:24:36 worker.py:272] {}",
     "debug": "(EngineCore pid=9) DEBUG 11-25 00:41:51 [gpu_worker.py:440] {}",
     "user's prefix": "[bf16 arm] INFO 11-25 00:41:51 [gpu_worker.py:440] {}",
@@ -306,6 +328,11 @@ def test_only_failures_tell_the_last_one() -> None:
     )
 
 
+def test_the_exact_utilization_is_the_one_that_was_asked_for() -> None:
+    log = "non-default args: {'gpu_memory_utilization': 0.456}\nthe current vLLM instance can use total_gpu_memory (40.00GiB) x gpu_memory_utilization (0.46) = 18.24GiB\n"
+    assert read_log(log).utilization == 0.456
+
+
 def test_a_log_that_stops_early_says_so() -> None:
     assert "ends before the start-up was complete" in read_log(start(1.0, ends=False)).notes[0]
 
@@ -346,6 +373,17 @@ def test_secrets_never_leave_the_log() -> None:
     facts = read_log(line)
     assert "hush" not in msgspec.json.encode(facts).decode()
     assert facts.engine_args["max_num_batched_tokens"] == 8192
+
+
+def test_arguments_that_are_no_python_are_read_pair_by_pair() -> None:
+    line = "non-default args: {'model': 'a\\xz', 'port': 007, 'served_model_name': ['x', 'y'], 'enforce_eager': True, 'ratio': 0.5, 'o': <X>}"
+    assert read_log(line).engine_args == {
+        "model": "a\\xz",
+        "port": 7,
+        "served_model_name": ["x", "y"],
+        "enforce_eager": True,
+        "ratio": 0.5,
+    }
 
 
 def test_cache_config() -> None:
@@ -440,3 +478,63 @@ def test_a_long_log_is_read_in_linear_time_and_flat_memory() -> None:
     )
     assert facts.weights_gib == 8.79
     assert time.process_time() - begin < 5.0
+
+
+ENGINE = "({} pid=1) INFO 11-25 00:00:00 [core.py:1] Initializing a V1 LLM engine (v0.20.2) with config: model='m'\n"
+
+
+def test_engine_lines_alone_tell_starts_apart() -> None:
+    """Offline use prints no server lines: a repeated line is one start, a line after figures or after the end another."""
+    weights = "(EngineCore pid=1) INFO 11-25 00:00:01 [r.py:1] Model loading took {} GiB memory and 1 seconds\n"
+    end = "(EngineCore pid=1) INFO 11-25 00:00:02 [core.py:1] init engine (profile, create kv cache, warmup model) took 7 s\n"
+    engine = ENGINE.format("EngineCore")
+    assert read_log(engine + engine + weights.format(1)).starts == 1
+    assert read_log(engine + weights.format(1) + engine + weights.format(2)).starts == 2
+    other = read_log(engine + weights.format(1) + end + ENGINE.format("EngineCore_DP0"))
+    assert (other.starts, other.weights_gib, other.complete) == (2, 1.0, True)
+
+
+def test_an_error_of_several_lines_is_joined_whatever_they_say() -> None:
+    head = "(Worker pid=1) ERROR 11-25 00:00:02 [core.py:1] "
+    log = (
+        start(1.0, ends=False)
+        + f"{head}ValueError: No plan. Reasons:\n{head}because of the weather\n{head}Traceback (most recent call last):\n{head}lost\n"
+    )
+    assert read_log(log).errors == ("ValueError: No plan. Reasons: because of the weather",)
+
+
+def test_the_same_error_of_many_workers_is_told_once() -> None:
+    lines = "".join(
+        f"(Worker_TP{rank} pid=1) ERROR 11-25 00:00:02 [core.py:1] ValueError: no room\n" for rank in range(8)
+    )
+    assert read_log(start(1.0, ends=False) + lines).errors == ("ValueError: no room",)
+
+
+def test_a_bare_line_after_a_progress_bar() -> None:
+    assert told("Capturing: 100%|##| 51/51\rModel loading took 1.5 GiB memory and 1 seconds") == {
+        "weights_gib": 1.5,
+        "load_s": 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        "2026-11-25T00:41:51.123456789Z ",
+        "vllm-fp8-1  | ",
+        "2026-11-25T00:41:51.1+01:00 stderr F ",
+        "[rank0]: ",
+    ],
+)
+def test_lines_without_a_head_lose_what_containers_put_before_them(stamp: str) -> None:
+    log = "".join(stamp + line + "\n" for line in start(1.0).splitlines())
+    assert read_log(log).complete
+    failing = start(1.0, ends=False) + stamp + "ValueError: no room\n"
+    assert read_log(failing).errors == ("ValueError: no room",)
+
+
+def test_a_long_prefix_of_the_user_s_is_passed_over() -> None:
+    assert told("x" * 300 + " INFO 11-25 00:00:00 [a.py:1] Available KV cache memory: 4.87 GiB") == {
+        "kv_cache_gib": 4.87
+    }
+    assert told("x" * 500 + " INFO 11-25 00:00:00 [a.py:1] Available KV cache memory: 4.87 GiB") == {}
