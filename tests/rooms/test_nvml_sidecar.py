@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import os
@@ -20,18 +19,18 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
+from live_sidecar import Running
 from prometheus_client.parser import text_string_to_metric_families
-from scripted_nvml import GIB, LOST, NOT_SUPPORTED, Error, ScriptedNvml, gpu
+from scripted_nvml import GIB, LOST, Error, ScriptedNvml, gpu
 
 from server.gpu import replay
 from server.gpu.hub import Hub
 from server.gpu.owners import container_in, owner
-from server.gpu.poller import Pace, Poller, Threads
+from server.gpu.poller import Pace, Poller
 from server.gpu.reader import Library
-from server.gpu.web import energy_of, health, make_app
+from server.gpu.web import health
 from server.gpu.wire import Sample, Stamp
-from server.nvml_sidecar import describe, listen, main
+from server.nvml_sidecar import main
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "gpu"
 ROOT = Path(__file__).parent.parent.parent
@@ -43,39 +42,6 @@ def sample(ms: int, gpu: int = 0, **fields: Any) -> Sample:
 
 def stamps(data: bytes) -> list[int]:
     return [json.loads(text)["mono_ns"] // 1_000_000 for text in data.splitlines()]
-
-
-class Running:
-    """A sidecar of two scripted GPUs on a real socket."""
-
-    def __init__(self) -> None:
-        self.nvml = ScriptedNvml(gpu(0), gpu(1, power=NOT_SUPPORTED))
-        library = Library(self.nvml)
-        library.start()
-        self.hub = Hub()
-        pollers = [Poller(library, device, self.hub.emit) for device in library.devices()]
-        self.info = describe(library, pollers, 20, 100)
-        self.threads = Threads(20, 100)
-        app = make_app(self.hub, self.info, energy_of(pollers))
-        self.server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
-        sock = listen("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-        self.http = threading.Thread(target=lambda: asyncio.run(self.server.serve(sockets=[sock])), daemon=True)
-        self.threads.start(pollers)
-        self.http.start()
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, trust_env=False, timeout=10)
-
-    def wait_for_lines(self, count: int) -> None:
-        end = time.monotonic() + 20
-        while self.hub.lines < count and time.monotonic() < end:
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        self.threads.stop()
-        self.server.should_exit = True
-        self.http.join(10)
 
 
 @pytest.fixture(scope="module")
