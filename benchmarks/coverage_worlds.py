@@ -1,0 +1,146 @@
+"""Does the analysis keep its promises? Thousands of campaigns with a known answer, and how often its intervals and words were right.
+
+    benchmarks/coverage [--json FILE] [--campaigns N] [--seed S] [--quick]
+
+Rows: world, design, metric, n per arm, true effect, coverage of the 95 % interval, wrong-word rate, power. `naive A then B` is what a
+plain benchmark does with the same worlds. A wrong word is a direction where there is no effect, the opposite direction, or `equivalent`
+for an effect above 3 %. Power is the share that named the right direction; at no effect, the share that said `equivalent` or `no difference`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import time
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.worlds import WORLDS, World, campaign, naive_interval, plan
+from client.core.findings import Word
+from client.core.names import NAMES
+from client.core.plan import Design
+from client.core.verdict import judge, word_of
+
+EFFECTS = (0.0, 0.01, 0.03, 0.10, 0.30)
+MIN_EFFECT = 0.03
+RIGHT_AT_ZERO = (Word.EQUIVALENT, Word.NO_DIFFERENCE)
+
+
+class Question(NamedTuple):
+    world: World
+    design: str
+    metric: str
+    n: int
+    effect: float
+    campaigns: int
+    seed: int
+
+
+def questions(campaigns: int, seed: int, quick: bool) -> list[Question]:
+    sizes = (30, 120)
+    found = []
+    for world in WORLDS:
+        for n in sizes:
+            for effect in EFFECTS[::3] if quick else EFFECTS:
+                found += [
+                    Question(world, design, "e2e_p50", n, effect, campaigns, seed)
+                    for design in ("interleaved", "serial", "naive A then B")
+                ]
+        if not quick:
+            found += [
+                Question(world, "interleaved", metric, 120, 0.0, campaigns, seed)
+                for metric in ("e2e_mean", "e2e_p95", "requests_per_s")
+            ]
+    return found
+
+
+def answer(question: Question) -> dict[str, object]:
+    world, design, metric, n, effect, campaigns, seed = question
+    stream = zlib.crc32(f"{world.name}|{design}|{metric}|{n}|{effect}".encode())
+    truth = math.log1p(effect) * (-1 if metric == "requests_per_s" else 1)
+    covered = wrong = right = bounded = 0
+    widths = []
+    for number in range(campaigns):
+        rng = np.random.default_rng([seed, stream, number])
+        low, high, word = (
+            _naive(world, n, effect, rng)
+            if design.startswith("naive")
+            else _ours(world, Design(design), metric, n, effect, rng)
+        )
+        bounded += math.isfinite(low)
+        covered += low <= truth <= high
+        widths.append((high - low) / 2)
+        wrong += _is_wrong(word, effect)
+        right += word in RIGHT_AT_ZERO if effect == 0 else word in (Word.SLOWER, Word.LOWER)
+    share = 1 / campaigns
+    return {
+        "world": world.name, "design": design, "metric": metric, "n": n, "true_effect": effect, "coverage": covered * share,
+        "wrong_word_rate": wrong * share, "power": right * share, "half_width": round(float(np.median(widths)), 5), "campaigns": campaigns,
+        "bounded": bounded * share,
+    }  # fmt: skip
+
+
+def _ours(
+    world: World, design: Design, metric: str, n: int, effect: float, rng: np.random.Generator
+) -> tuple[float, float, Word]:
+    both = campaign(world, design, n, effect, rng)
+    judged = judge(both, metric, plan(design, int(rng.integers(2**31))))
+    log = judged.found.log
+    if log is None:
+        return -math.inf, math.inf, Word.INCONCLUSIVE
+    return log.low, log.high, word_of(log, NAMES[metric], MIN_EFFECT, judged.floor)
+
+
+def _naive(world: World, n: int, effect: float, rng: np.random.Generator) -> tuple[float, float, Word]:
+    low, high = naive_interval(world, n, effect, rng)
+    word = Word.SLOWER if low > 0 else Word.FASTER if high < 0 else Word.NO_DIFFERENCE
+    return low, high, word
+
+
+def _is_wrong(word: Word, effect: float) -> bool:
+    if effect == 0:
+        return word in (Word.SLOWER, Word.FASTER, Word.HIGHER, Word.LOWER)
+    return word in (Word.FASTER, Word.HIGHER) or (word is Word.EQUIVALENT and effect > MIN_EFFECT)
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    head = "| world | design | metric | n | true effect | coverage | wrong word | power | ± half width |\n|---|---|---|---|---|---|---|---|---|"
+    lines = [
+        f"| {r['world']} | {r['design']} | {r['metric']} | {r['n']} | {r['true_effect']:.0%} | {r['coverage']:.1%} | {r['wrong_word_rate']:.1%} | {r['power']:.1%} | {r['half_width']:.1%} |"
+        for r in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/coverage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
+    parser.add_argument("--campaigns", type=int, default=400, metavar="N", help="campaigns for each row (default 400)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="two effects and the median only")
+    asked = parser.parse_args()
+    begin = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(asked.processes) as pool:
+        rows = pool.map(answer, questions(asked.campaigns, asked.seed, asked.quick), chunksize=1)
+    print(table(rows))
+    seconds = time.perf_counter() - begin
+    print(f"\n{asked.campaigns} campaigns a row, seed {asked.seed}, {seconds:.0f} s with {asked.processes} processes.")
+    if asked.json:
+        asked.json.write_text(
+            json.dumps(
+                {"campaigns": asked.campaigns, "seed": asked.seed, "seconds": round(seconds, 1), "rows": rows}, indent=1
+            )
+            + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Campaigns in memory whose true effect is known: no sockets, no clock. `benchmarks/coverage` asks the analysis about thousands of them.
+
+The latency of a request is 200 ms · image · machine(t) · drift(t) · noise, times (1 + effect) on the second server. What belongs to the
+machine belongs to its time, so neighbours in time share it whichever server they went to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from client.core.metrics import Arm
+from client.core.pairing import Sides, sides
+from client.core.plan import Design, LoadProfile, RunPlan, Target
+from client.core.table import NEVER
+
+Floats = npt.NDArray[np.float64]
+BLOCKS = 4
+IMAGE_SPREAD = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Log-scale noise: `sigma` of independent noise, `rho` and `machine` of an AR(1) machine state, `tail` degrees of freedom of
+    Student's t instead of a normal, `drift` over the whole run, `wander` as the spread of a random walk at its end."""
+
+    name: str
+    sigma: float = 0.10
+    rho: float = 0.0
+    machine: float = 0.0
+    tail: float | None = None
+    drift: float = 0.0
+    wander: float = 0.0
+
+
+WORLDS: tuple[World, ...] = (
+    World("log-normal"),
+    World("autocorrelated", sigma=0.06, rho=0.6, machine=0.08),
+    World("heavy tails", sigma=0.08, tail=2.5),
+    World("drift 10 %", drift=0.10),
+    World("random walk 5 %", wander=0.05),
+    World("drift + autocorrelated + heavy tails", sigma=0.06, rho=0.6, machine=0.06, tail=3.0, drift=0.10),
+)
+
+
+def timeline(world: World, n: int, rng: np.random.Generator) -> Floats:
+    """Log latency, but for image and effect, of n requests one after the other."""
+    shocks = rng.normal(size=n) * world.machine * np.sqrt(1 - world.rho**2)
+    state = np.empty(n)
+    last = rng.normal() * world.machine
+    for k in range(n):
+        last = world.rho * last + shocks[k]
+        state[k] = last
+    noise = rng.normal(size=n) if world.tail is None else rng.standard_t(world.tail, n)
+    walk = np.cumsum(rng.normal(size=n)) * world.wander / np.sqrt(n)
+    share = np.arange(n) / max(n - 1, 1)
+    return np.asarray(state + world.sigma * noise + np.log1p(world.drift * share) + walk, np.float64)
+
+
+def slots(design: Design, n: int) -> list[tuple[int, npt.NDArray[np.int64], int]]:
+    """(arm, images, block) stretches in order of time: ABBA blocks over the same images, or A B A."""
+    images = np.arange(n)
+    if design is Design.SERIAL:
+        return [
+            (arm, part, block + (BLOCKS if again else 0))
+            for arm, again in ((0, 0), (1, 0), (0, 1))
+            for block, part in enumerate(np.array_split(images, BLOCKS))
+        ]
+    found = []
+    for block, part in enumerate(np.array_split(images, BLOCKS)):
+        order = (0, 1) if block % 2 == 0 else (1, 0)
+        found += [(arm, part, block) for arm in order]
+    return found
+
+
+def made_arm(
+    name: str, log_ms: Floats, image: npt.NDArray[np.int64], block: npt.NDArray[np.int64], place: npt.NDArray[np.int64]
+) -> Arm:
+    n = len(log_ms)
+    e2e = np.exp(log_ms)
+    yes = np.ones(n, np.bool_)
+    none = np.full(n, NEVER, np.int64)
+    start = place * 1_000_000_000
+    return Arm(
+        target=name, rows=place, image=image.astype(np.int32), block=block, index=np.arange(n), start_ns=start,
+        end_ns=start + (e2e * 1e6).astype(np.int64), ok=yes, counted=yes, censored=~yes, tokens=none, prompt_tokens=none, cached_tokens=none,
+        latency={"e2e": e2e}, gaps=np.zeros(0), gap_owner=np.zeros(0, np.int64), limit_ms=None,
+    )  # fmt: skip
+
+
+def campaign(world: World, design: Design, n: int, effect: float, rng: np.random.Generator) -> Sides:
+    """One campaign of n requests per arm (2 n for the baseline of a serial one)."""
+    stretches = slots(design, n)
+    image_log = rng.normal(size=n) * IMAGE_SPREAD
+    noise = timeline(world, sum(len(images) for _, images, _ in stretches), rng)
+    rows: tuple[list[Floats], list[Floats]] = ([], [])
+    begin = 0
+    for arm, images, block in stretches:
+        end = begin + len(images)
+        logs = np.log(200.0) + image_log[images] + noise[begin:end] + (np.log1p(effect) if arm else 0.0)
+        rows[arm].append(np.stack([logs, images, np.full(len(images), block), np.arange(begin, end)]))
+        begin = end
+    arms = []
+    for name, parts in zip(("bf16", "fp8"), rows, strict=True):
+        log_ms, image, of_block, place = np.concatenate(parts, axis=1)
+        arms.append(made_arm(name, log_ms, image.astype(np.int64), of_block.astype(np.int64), place.astype(np.int64)))
+    return sides(arms[0], arms[1], design)
+
+
+def plan(design: Design, seed: int) -> RunPlan:
+    pair = (Target(name="bf16", base_url="http://a"), Target(name="fp8", base_url="http://b"))
+    return RunPlan(targets=pair, design=design, seed=seed, load=LoadProfile())
+
+
+def naive_interval(world: World, n: int, effect: float, rng: np.random.Generator) -> tuple[float, float]:
+    """What a plain benchmark does: all of A, then all of B, and a bootstrap of independent requests. As logs of the ratio of medians."""
+    image_log = rng.normal(size=n) * IMAGE_SPREAD
+    noise = timeline(world, 2 * n, rng)
+    a, b = np.exp(image_log + noise[:n]), np.exp(image_log + noise[n:]) * (1 + effect)
+    index = rng.integers(0, n, (1000, 2, n))
+    logs = np.log(np.median(b[index[:, 1]], axis=1) / np.median(a[index[:, 0]], axis=1))
+    low, high = np.quantile(logs, [0.025, 0.975])
+    return float(low), float(high)
