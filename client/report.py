@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from client.core.analysis import analyse
-from client.core.findings import Findings
+from client.core.findings import Findings, to_json
+from client.core.measured import measured_in
 from client.errors import HalfweightError
 from client.reports import markdown, terminal
 from client.rundir import RunDir, read_run
@@ -24,15 +23,12 @@ examples:
 
 def write_reports(path: Path) -> Findings:
     """Analyses the run directory and writes `findings.json` and `report.md` into it. Raises RunDirError."""
-    findings = analyse(read_run(path))
+    evidence = read_run(path)
+    findings = analyse(evidence, measured_in(evidence))
     run_dir = RunDir(path)
-    run_dir.write_file("findings.json", as_json(findings))
+    run_dir.write_file("findings.json", to_json(findings))
     run_dir.write_file("report.md", markdown.render(findings))
     return findings
-
-
-def as_json(findings: Findings) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(findings), indent=1) + b"\n"
 
 
 def exit_code(findings: Findings) -> int:
@@ -67,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"halfweight: {error}", file=sys.stderr)
         return error.exit_code
     if arguments.json:
-        sys.stdout.buffer.write(as_json(findings))
+        sys.stdout.buffer.write(to_json(findings))
     else:
         show(findings, arguments.run_dir)
     return 0

@@ -47,4 +47,6 @@ ensure_env() {
     "$venv/bin/pip" install -qq --disable-pip-version-check --no-deps --require-hashes -r "$lock" \
         || { say "installing the packages of $1 failed; the lines above say why"; exit 2; }
     cp "$lock" "$stamp"
+    # The test environment holds everything that the run environment does, at the same versions.
+    [ "$1" != requirements-dev.lock ] || cp "$root/requirements.lock" "$venv/.lock-requirements.lock"
 }

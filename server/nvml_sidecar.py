@@ -17,7 +17,7 @@ from server.gpu.hub import Hub
 from server.gpu.poller import Poller, Threads
 from server.gpu.reader import GpuGone, Library, NoGpu
 from server.gpu.web import energy_of, make_app, recorded_energy
-from server.gpu.wire import GpuInfo, Info, Sample, boot_id, info_line, line, now
+from server.gpu.wire import EVERYTHING, GpuInfo, Info, Sample, boot_id, info_line, line, now
 
 EXIT_USAGE, EXIT_NO_GPU, EXIT_FILE = 2, 3, 6
 EXAMPLES = """examples:
@@ -97,9 +97,11 @@ def describe(library: Library, pollers: Sequence[Poller], rate: float, memory_ra
     gpus = []
     for poller in pollers:
         try:
+            if poller.lost is not None:
+                raise GpuGone(poller.lost, driver=False)
             gpus.append(poller.device.info())
         except GpuGone as gone:
-            gpus.append(GpuInfo(gpu=poller.device.gpu, uuid=poller.device.uuid, absent={"*": str(gone)}))
+            gpus.append(GpuInfo(gpu=poller.device.gpu, uuid=poller.device.uuid, absent={EVERYTHING: str(gone)}))
     return Info(
         mono_ns=stamp.mono_ns,
         wall_ns=stamp.wall_ns,

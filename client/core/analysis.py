@@ -18,38 +18,24 @@ from client.core.findings import (
     Kernel,
     Memory,
     Parity,
-    Quality,
     Recommendation,
-    Severity,
     TargetFindings,
 )
-from client.core.gates import LOOKS, GpuArm, Seen, fired
+from client.core.gates import LOOKS, Seen, fired
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
+from client.core.parts import Measured
 from client.core.plain_effects import plain_effects
 from client.core.plan import Design, RunPlan, Target
 from client.core.recommend import missing_facts, recommend
 from client.core.records import Phase
+from client.core.resources import cost
 from client.core.sentences import headline, load_sentence, question, workload_sentence
 from client.core.server_gates import SERVER_LOOKS
 from client.core.stats import mser5, order_interval
 from client.core.table import NEVER
 from client.core.thresholds import judge, parse
-from client.core.verdict import effects
-
-
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What other parts of core found, by target name; comparisons by candidate name. Absent: not measured."""
-
-    quality: dict[str, Quality] = {}
-    parity: dict[str, Parity] = {}
-    memory: dict[str, Memory] = {}
-    kernel: dict[str, Kernel] = {}
-    memory_story: dict[str, tuple[str, ...]] = {}
-    energy: dict[str, dict[str, Estimate]] = {}
-    cost: dict[str, dict[str, Estimate]] = {}
-    image_tokens: dict[str, float] = {}
-    gpu: dict[str, GpuArm] = {}
+from client.core.verdict import effects, spoils
 
 
 def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  # noqa: B008  (frozen)
@@ -84,6 +70,7 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
     server = evidence.servers.get(name)
     cold = arm(evidence.records, name, seen.plan.timeouts, phase=Phase.COLD)
     warm = arm(evidence.records, name, seen.plan.timeouts, phase=Phase.WARMUP)
+    metrics = arm_metrics(mine, seen.plan)
     return TargetFindings(
         name=name,
         precision=target.precision,
@@ -96,13 +83,13 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         cold_start=single_request(cold),
         warm_up=_warm_up(warm, seen.plan),
         warm_up_end=_warm_up_end(warm, mine),
-        metrics=arm_metrics(mine, seen.plan),
+        metrics=metrics,
         caches=_caches(seen.counters[name]),
         memory=measured.memory.get(name, Memory()),
         kernel=measured.kernel.get(name, Kernel()),
         quality=measured.quality.get(name),
         energy=measured.energy.get(name, {}),
-        cost=measured.cost.get(name, {}),
+        cost=cost(target.price_usd_per_hour, metrics["requests_per_s"], metrics.get("goodput_per_s")),
         distinct_images=len(np.unique(mine.image)),
         image_tokens=measured.image_tokens.get(name),
         notes=_notes(mine),
@@ -167,7 +154,7 @@ def compare(
     candidate, baseline = both.parts[0].target, both.parts[1].target
     a, b = targets[baseline], targets[candidate]
     about = tuple(g for g in gates if not g.targets or set(g.targets) & {baseline, candidate})
-    found: dict[str, Effect] = effects(both, a.metrics, b.metrics, about, plan, (baseline, candidate))
+    found: dict[str, Effect] = effects(both, a.metrics, b.metrics, about, plan)
     found |= plain_effects(a, b, plan.min_effect)
     return Comparison(
         baseline=baseline,
@@ -200,7 +187,13 @@ def _design_notes(both: Sides) -> tuple[str, ...]:
 
 def spoiled_by(gates: tuple[Gate, ...], primary: str) -> tuple[str, ...]:
     """Facts of the gates that spoil the run or its primary metric."""
-    return tuple(g.fact for g in gates if g.severity is Severity.INVALID and (not g.metrics or primary in g.metrics))
+    return tuple(gate.fact for gate in gates if spoils(gate, primary))
+
+
+def _simulated_note(plan: RunPlan) -> str | None:
+    if not plan.simulated:
+        return None
+    return f"every number comes from a model of {plan.simulate or 'a server'}, not from a GPU."
 
 
 def _composed(
@@ -220,7 +213,7 @@ def _composed(
         run_id=evidence.run_id,
         started_utc=evidence.started_utc,
         simulated=plan.simulated,
-        simulated_note="SIMULATED: these numbers come from a simulation, not from a GPU." if plan.simulated else None,
+        simulated_note=_simulated_note(plan),
         valid=not reasons,
         invalid_reasons=reasons,
         interrupted=evidence.interrupted,
@@ -231,6 +224,7 @@ def _composed(
         primary=plan.primary,
         min_effect=plan.min_effect,
         targets=targets,
+        comparison=comparisons[0] if comparisons else None,
         comparisons=comparisons,
         gates=gates,
         recommendation=advice,

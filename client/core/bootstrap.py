@@ -97,7 +97,27 @@ class Clusters:
         return len(self.values)
 
 
-AnySeries = Series | Clusters
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Sum of one quantity over sum of another, request by request: what was finished over the time it took."""
+
+    above: Floats
+    below: Floats
+
+    def __len__(self) -> int:
+        return len(self.above)
+
+    def value(self) -> float:
+        return float(self.above.sum() / self.below.sum())
+
+    def resampled(self, index: Index) -> Floats:
+        return np.asarray(self.above[index].sum(axis=1) / self.below[index].sum(axis=1), np.float64)
+
+    def run(self, begin: int, end: int) -> float:
+        return Shares(self.above[begin:end], self.below[begin:end]).value()
+
+
+AnySeries = Series | Clusters | Shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +146,8 @@ def dependence(series: AnySeries) -> tuple[int, float]:
     """(block length, variance inflation) of a series; clusters count as independent."""
     if isinstance(series, Clusters):
         return 1, 1.0
+    if isinstance(series, Shares):
+        series = Series(series.below, None)
     finite = series.values[np.isfinite(series.values)]
     if len(finite) < 8:
         return 1, 1.0
@@ -169,8 +191,11 @@ def contrast(
 
 def _shared_dependence(parts: Sequence[AnySeries], paired: bool) -> tuple[list[int], float]:
     """Block length for each part, and the effective number of observations."""
-    if paired and all(isinstance(part, Series) for part in parts):
-        logs = [np.log(np.maximum(np.minimum(part.values, 1e12), 1e-9)) for part in parts]
+    if paired and not any(isinstance(part, Clusters) for part in parts):
+        times = [
+            part.below if isinstance(part, Shares) else part.values for part in parts if not isinstance(part, Clusters)
+        ]
+        logs = [np.log(np.maximum(np.minimum(time, 1e12), 1e-9)) for time in times]
         gap = logs[0] - np.mean(logs[1:], axis=0)
         found = block_length(gap), inflation(gap)
         return [found[0]] * len(parts), len(gap) / found[1]
@@ -237,7 +262,7 @@ def _batched(
 ) -> Contrast:
     """Batch means: the contrast over 10 to 50 consecutive runs gives the spread, the whole gives the value."""
     n = min(len(part) for part in parts)
-    p = parts[0].p
+    p = None if isinstance(parts[0], Shares) else parts[0].p
     tail = 0.5 if p is None else min(p, 1 - p)
     batches = int(min(max(n * tail / 10, 10), 50))
     values = np.empty((batches, len(parts)))

@@ -35,6 +35,7 @@ Box = tuple[float, float, float, float]
 SLACK = 0.02
 """A coordinate may pass the border of its frame by this share of the side and is then cut to it (models overshoot by a few steps).
 Anything further out belongs to another frame and is refused."""
+_FIRST, _LAST = -SLACK, 1 + SLACK
 
 _NUMBER = r"(?>[+-]?(?:[0-9]{1,7}+(?:\.[0-9]{0,30}+)?+|\.[0-9]{1,30}+)(?:[eE][+-]?[0-9]{1,2}+)?+)"
 _COMMA = r"\s*+,\s*+"
@@ -134,14 +135,13 @@ def frame_size(frame: BoxFrame, width: int, height: int, *, max_pixels: int = MA
 
 def to_unit(four: Sequence[float], size: tuple[float, float]) -> Box | None:
     """Four numbers of a frame of this size as a Box; None when they are not finite, lie outside the frame, or enclose no area."""
-    if not all(math.isfinite(value) for value in four):
+    x1, y1, x2, y2 = four[0] / size[0], four[1] / size[1], four[2] / size[0], four[3] / size[1]
+    # Written so that NaN fails: it compares false with everything.
+    if not (_FIRST <= x1 <= _LAST and _FIRST <= y1 <= _LAST and _FIRST <= x2 <= _LAST and _FIRST <= y2 <= _LAST):
         return None
-    x1, y1, x2, y2 = _sorted(four)
-    box = (x1 / size[0], y1 / size[1], x2 / size[0], y2 / size[1])
-    if min(box) < -SLACK or max(box) > 1 + SLACK:
-        return None
-    left, top, right, bottom = (min(1.0, max(0.0, value)) for value in box)
-    return (left, top, right, bottom) if (right - left) * (bottom - top) > 0 else None
+    left, top = max(0.0, min(x1, x2)), max(0.0, min(y1, y2))
+    right, bottom = min(1.0, max(x1, x2)), min(1.0, max(y1, y2))
+    return (left, top, right, bottom) if right > left and bottom > top and (right - left) * (bottom - top) > 0 else None
 
 
 def read_boxes(

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from client.core.bootstrap import Clusters, Series, contrast, dependence
+from client.core.bootstrap import Clusters, Series, Shares, contrast, dependence
 from client.core.findings import Estimate
 from client.core.metrics import Arm, batch_rates, throughput_weights
 from client.core.names import LATENCIES, QUANTILES
-from client.core.plan import RunPlan
+from client.core.plan import Arrival, RunPlan
 from client.core.stats import Floats, least_n, order_interval, quantile, t_interval, wilson
 
 NOT_MEASURED = "not measured"
@@ -29,7 +29,7 @@ def arm_metrics(arm: Arm, plan: RunPlan) -> dict[str, Estimate]:
             found[f"{metric}_ms_{stat}"] = quantile_estimate(values, p, plan.confidence, effective, arm)
         found[f"{metric}_ms_mean"] = mean_estimate(arm, metric, plan)
     for name, weights in throughput_weights(arm, plan.slos).items():
-        found[name] = rate_estimate(arm, weights, plan.confidence)
+        found[name] = rate_estimate(arm, weights, plan)
     found.setdefault("output_tokens_per_s", not_measured("1/s", "the server gave no token counts"))
     found["error_rate"] = error_rate(arm, plan.confidence)
     return found
@@ -110,18 +110,30 @@ def series_of(arm: Arm, metric: str, p: float | None) -> Series | Clusters | Non
     return Series(values, p) if len(values) else None
 
 
-def rate_estimate(arm: Arm, weights: Floats, confidence: float) -> Estimate:
-    """Sum over seconds of the measured windows; the spread between batches of completions makes the interval."""
-    sums, seconds = batch_rates(arm, weights)
+def rate_series(arm: Arm, weights: Floats) -> Shares:
+    """What each ended request added, over the seconds that it held its place in a closed loop."""
+    ended = arm.end_ns > arm.start_ns
+    return Shares(weights[ended], (arm.end_ns - arm.start_ns)[ended] / 1e9)
+
+
+def rate_estimate(arm: Arm, weights: Floats, plan: RunPlan) -> Estimate:
+    """Sum over seconds of the measured windows. Its interval: see `client.core.pairing.rate_contrast`."""
+    sums, seconds = batch_rates(arm, weights, least=1)
     if not len(sums):
         return not_measured("1/s")
-    value = float(sums.sum() / seconds.sum())
-    interval = t_interval(sums / seconds, confidence)
-    if interval is None:
-        return Estimate(value=value, n=len(arm), unit="1/s", note="one request gives no interval")
-    return Estimate(
-        value=value, low=max(0.0, value - interval.half), high=value + interval.half, n=int(arm.ok.sum()), unit="1/s"
-    )
+    value, n = float(sums.sum() / seconds.sum()), int(arm.ok.sum())
+    if plan.load.arrival is Arrival.CLOSED:
+        found = contrast([rate_series(arm, weights)], [1.0], False, plan.confidence, (plan.seed, 12)).log
+        spread = None if found is None else (math.exp(found.low - found.value), math.exp(found.high - found.value))
+    else:
+        sums, seconds = batch_rates(arm, weights)
+        over_blocks = t_interval(sums / seconds, plan.confidence)
+        spread = (
+            None if over_blocks is None or value <= 0 else (1 - over_blocks.half / value, 1 + over_blocks.half / value)
+        )
+    if spread is None:
+        return Estimate(value=value, n=n, unit="1/s", note="too few requests for an interval")
+    return Estimate(value=value, low=max(0.0, value * spread[0]), high=value * spread[1], n=n, unit="1/s")
 
 
 def error_rate(arm: Arm, confidence: float) -> Estimate:

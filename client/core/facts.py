@@ -109,13 +109,14 @@ def read_lines(lines: Iterable[str]) -> TargetFacts:
         text = raw[:MAX_LINE] if len(raw) > MAX_LINE else raw
         if not any(map(text.__contains__, SERVING if current.serving else STARTING)) and not current.in_error:
             continue
-        for line in pieces(clean(text)):
-            if current.ends_at(line):
-                chosen = current if current.complete else chosen
-                starts += 1
-                current = StartUp()
-            if not current.serving:
-                current.take(line)
+        for part in text.rstrip("\r\n").split("\r"):  # progress bars go back to the start of their line
+            for line in pieces(clean(part)):
+                if current.ends_at(line):
+                    chosen = current if current.complete else chosen
+                    starts += 1
+                    current = StartUp()
+                if not current.serving:
+                    current.take(line)
     starts += 0 if current.empty else 1
     told = current if current.complete or chosen is None else chosen
     return _facts(told, current, starts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 import msgspec
+import numpy as np
 
 SCHEMA_VERSION = 1
 
@@ -244,7 +245,10 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     primary: str = "e2e_p50"
     min_effect: float = 0.03
     targets: dict[str, TargetFindings] = {}
+    comparison: Comparison | None = None
+    """The first candidate against the baseline; the only one of a pair."""
     comparisons: tuple[Comparison, ...] = ()
+    """Every candidate against the baseline."""
     gates: tuple[Gate, ...] = ()
     recommendation: Recommendation = Recommendation(action=Action.NONE, sentence="Nothing was compared.")
     thresholds: tuple[Threshold, ...] = ()
@@ -253,6 +257,14 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     host: dict[str, str] = {}
     versions: dict[str, str] = {}
 
-    @property
-    def comparison(self) -> Comparison | None:
-        return self.comparisons[0] if self.comparisons else None
+
+def to_json(findings: Findings) -> bytes:
+    """The bytes of `findings.json`: one number a line, so that two runs can be compared with diff."""
+    return msgspec.json.format(msgspec.json.encode(findings, enc_hook=_plain), indent=1) + b"\n"
+
+
+def _plain(value: object) -> object:
+    """numpy's scalars are numbers too; anything else does not belong into findings."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"findings hold a {type(value).__name__}, which is no JSON value")

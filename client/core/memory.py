@@ -14,9 +14,19 @@ from client.core.facts import TargetFacts
 from client.core.findings import Kernel, Memory
 from client.core.kernel import kernel_of, version_of
 from client.core.model_config import ModelConfig
+from client.core.story import story
+
+__all__ = ["breakdown", "memory_of", "story"]
 
 TOLERANCE_GIB = 0.05
 """The log rounds each part to 0.01 GiB and the utilization to 0.0001: parts may miss the budget by this much without a remark."""
+
+
+_GRAPHS_COUNTED = (0, 20)
+"""From 0.20.0 the estimate of the CUDA graphs is taken from the budget by default (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS)."""
+
+_ODD_BYTES = 512
+"""A token's keys and values are a multiple of this for head sizes of 128 and more, and of most others."""
 
 
 def memory_of(
@@ -30,6 +40,7 @@ def memory_of(
     process_bytes: int | None = None,
     mean_request_tokens: float | None = None,
     capability: str | None = None,
+    total_source: str = "nvml v2: total - reserved",
 ) -> tuple[Memory, Kernel]:
     """`gpu_total_bytes` is what torch can use: NVML's total minus its reserve. The NVML figures are `used` of API v2, whole GPU."""
     book = _Book()
@@ -37,7 +48,7 @@ def memory_of(
     book.notes.extend(f"Start-up failed: {error[:300]}" for error in facts.errors[:1])
     labels = cache_config or {}
     _utilization(book, facts, labels)
-    _budget(book, facts, gpu_total_bytes)
+    _budget(book, facts, gpu_total_bytes, total_source)
     _weights(book, facts, config)
     _kv_cache(book, facts, labels, config)
     _requests(book, facts, labels, mean_request_tokens)
@@ -58,25 +69,17 @@ def memory_of(
 
 def breakdown(memory: Memory) -> tuple[tuple[str, float | None, str], ...]:
     """(part, GiB, source) for a table whose parts add up to its last row, the budget; None: unknown."""
-    graphs = memory.graphs_in_budget_gib
+    apart = memory.activations_gib is not None
     rows = (
-        ("weights", memory.weights_gib, "weights_gib"),
-        ("KV cache", memory.kv_cache_gib, "kv_cache_gib"),
-        ("CUDA graphs (estimate inside the budget)", graphs, "graphs_in_budget_gib"),
-        ("activations at peak", memory.activations_gib, "activations_gib"),
-        (
-            "CUDA context and the rest"
-            if memory.activations_gib is not None
-            else "activations, CUDA context, the rest",
-            memory.rest_gib,
-            "rest_gib",
-        ),
-        ("budget", memory.budget_gib, "budget_gib"),
+        ("weights", "weights_gib", True),
+        ("KV cache", "kv_cache_gib", True),
+        ("CUDA graphs, set aside", "graphs_in_budget_gib", bool(memory.graphs_in_budget_gib)),
+        ("activations at peak", "activations_gib", apart),
+        ("CUDA context, the rest" if apart else "activations, CUDA context, the rest", "rest_gib", True),
+        ("budget", "budget_gib", True),
     )
     return tuple(
-        (name, value, memory.source.get(field, "unknown"))
-        for name, value, field in rows
-        if field != "graphs_in_budget_gib" or value
+        (name, getattr(memory, field), memory.source.get(field, "unknown")) for name, field, shown in rows if shown
     )
 
 
@@ -127,10 +130,10 @@ def _default_utilization(version: tuple[int, int]) -> float | None:
     return 0.92 if version >= (0, 20) else None
 
 
-def _budget(book: _Book, facts: TargetFacts, gpu_total_bytes: int | None) -> None:
+def _budget(book: _Book, facts: TargetFacts, gpu_total_bytes: int | None, total_source: str) -> None:
     given = None if gpu_total_bytes is None or gpu_total_bytes <= 0 else gpu_total_bytes / GIB
     book.put("total_gib", facts.total_gib, "log")
-    book.put("total_gib", given, "nvml v2: total - reserved")
+    book.put("total_gib", given, total_source)
     if facts.device == "cpu":
         return
     if facts.total_gib is not None and given is not None and abs(facts.total_gib - given) > 0.01 * given:
@@ -183,7 +186,7 @@ def _kv_cache(book: _Book, facts: TargetFacts, labels: Mapping[str, str], config
         )
     tokens, held, each = book.get("kv_cache_tokens"), book.get("kv_cache_gib"), book.get("kv_bytes_per_token")
     if tokens and held and held > 0 and each is None:
-        book.put("kv_bytes_per_token", held * GIB / tokens, "arithmetic: GiB / tokens, rounded as the log rounds")
+        book.put("kv_bytes_per_token", *_bytes_of_a_token(held, tokens))
     if tokens and each and held is None:
         book.put("kv_cache_gib", tokens * each / GIB, "arithmetic: tokens x bytes for each")
     if tokens and each and held and abs(tokens * each / GIB - held) > 0.02 * held + 0.02:
@@ -195,6 +198,15 @@ def _kv_cache(book: _Book, facts: TargetFacts, labels: Mapping[str, str], config
         book.notes.append(
             f"The log says {facts.kv_cache_tokens:,} KV tokens, /metrics {page:,.0f}: they belong to different starts of the server."
         )
+
+
+def _bytes_of_a_token(held_gib: float, tokens: float) -> tuple[float, str]:
+    """The log rounds the GiB: where one likely size lies inside the rounding it is that, else the quotient as it is."""
+    low, high = (held_gib - 0.0051) * GIB / (tokens + BLOCK), (held_gib + 0.0051) * GIB / tokens
+    likely = math.floor(high / _ODD_BYTES) * _ODD_BYTES
+    if likely >= low > likely - _ODD_BYTES and likely > 0:
+        return likely, f"arithmetic: GiB / tokens, to a multiple of {_ODD_BYTES}"
+    return held_gib * GIB / tokens, "arithmetic: GiB / tokens, as rounded in the log"
 
 
 def _requests(book: _Book, facts: TargetFacts, labels: Mapping[str, str], mean_request_tokens: float | None) -> None:
@@ -217,7 +229,9 @@ def _others(book: _Book, facts: TargetFacts) -> None:
     book.put("graphs_gib", facts.graphs_estimated_gib, "log (estimate)")
     if _graphs_counted(facts) and facts.graphs_estimated_gib is not None:
         book.put("graphs_in_budget_gib", facts.graphs_estimated_gib, "log (estimate)")
-    elif facts.version is not None:
+    elif facts.engine_args.get("enforce_eager") is True:
+        book.put("graphs_in_budget_gib", 0.0, "--enforce-eager: no graphs")
+    elif facts.device != "cpu" and (version := version_of(facts.version)) and version < _GRAPHS_COUNTED:
         book.put("graphs_in_budget_gib", 0.0, f"vLLM {facts.version} takes graphs from outside the budget")
     book.put("activations_gib", facts.activations_gib, "log")
     budget = book.get("budget_gib")
@@ -236,7 +250,7 @@ def _graphs_counted(facts: TargetFacts) -> bool:
     if facts.graphs_in_budget is not None:
         return facts.graphs_in_budget
     version = version_of(facts.version)
-    return version is not None and version >= (0, 20)
+    return version is not None and version >= _GRAPHS_COUNTED
 
 
 def _exceeds(facts: TargetFacts, budget: float, by: float) -> str:

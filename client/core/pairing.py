@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.core.bootstrap import AnySeries, Contrast, contrast
-from client.core.estimates import series_of
+from client.core.bootstrap import AnySeries, Contrast, Series, contrast
+from client.core.estimates import rate_series, series_of
 from client.core.metrics import Arm, batch_rates, throughput_weights
 from client.core.names import QUANTILES
-from client.core.plan import Design, RunPlan
+from client.core.plan import Arrival, Design, RunPlan
 from client.core.stats import Floats, Interval, t_point
 from client.core.table import Mask
 
@@ -77,7 +77,11 @@ def _defined(part: Arm, metric: str) -> Mask:
 
 def aligned(both: Sides, metric: str) -> tuple[Arm, ...]:
     """The parts of a paired comparison, each in the candidate's order of images and only where all have the metric."""
-    images = _common(both.parts, [_defined(part, metric) for part in both.parts])
+    return reordered_all(both, [_defined(part, metric) for part in both.parts])
+
+
+def reordered_all(both: Sides, keep: list[Mask]) -> tuple[Arm, ...]:
+    images = _common(both.parts, keep)
     return tuple(reordered(part, images) for part in both.parts)
 
 
@@ -140,33 +144,65 @@ def _with_drift(found: Interval | None, drift: Interval | None) -> Interval | No
 
 
 def rate_contrast(both: Sides, name: str, plan: RunPlan) -> Contrast:
-    """Throughputs: Student's t over blocks, pair by pair where the blocks are interleaved."""
+    """Throughputs: candidate / baseline as a log. The value is that of the measured windows.
+
+    In a closed loop the spread comes from the requests: with c in flight, throughput is c / (mean time in the system) (Little 1961), so
+    it is as certain as that mean. In an open loop it comes from Student's t over blocks.
+    """
+    values = [_window_rate(part, name, plan) for part in both.parts]
+    if any(value is None or value <= 0 for value in values):
+        return Contrast(None, None, 0, "none")
+    rates = np.array([value for value in values if value is not None])
+    point = float(np.log(rates) @ np.asarray(both.weights))
+    found = (_closed_rate if plan.load.arrival is Arrival.CLOSED else _block_rate)(both, name, plan)
+    if found.log is None:
+        return found
+    log = found.log.shifted(point - found.log.value, point - found.log.value)
+    base = rates[0] / math.exp(point)
+    plain = Interval(*(base * math.expm1(value) for value in (point, log.low, log.high)))
+    return Contrast(Interval(point, log.low, log.high), plain, found.n, found.method)
+
+
+def _window_rate(part: Arm, name: str, plan: RunPlan) -> float | None:
+    weights = throughput_weights(part, plan.slos).get(name)
+    if weights is None:
+        return None
+    sums, seconds = batch_rates(part, weights, least=1)
+    return float(sums.sum() / seconds.sum()) if len(sums) else None
+
+
+def _closed_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
+    arms = reordered_all(both, [part.end_ns > part.start_ns for part in both.parts]) if both.paired else both.parts
+    series: list[AnySeries] = [rate_series(part, throughput_weights(part, plan.slos)[name]) for part in arms]
+    found = contrast(series, both.weights, both.paired, plan.confidence, _seed(plan, "rate"))
+    if not both.second_a:
+        return found
+    drift = contrast(series[1:], (-1.0, 1.0), both.paired, plan.confidence, _seed(plan, "rate drift"))
+    return Contrast(_with_drift(found.log, drift.log), None, found.n, found.method)
+
+
+def _block_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
     logs: list[Floats] = []
-    values: list[float] = []
     for part in both.parts:
-        weights = throughput_weights(part, plan.slos).get(name)
-        sums, seconds = batch_rates(part, weights) if weights is not None else (np.zeros(0), np.zeros(0))
+        sums, seconds = batch_rates(part, throughput_weights(part, plan.slos)[name])
         if len(sums) < 2 or (sums <= 0).any():
             return Contrast(None, None, len(sums), "none")
         logs.append(np.log(sums / seconds))
-        values.append(math.log(sums.sum() / seconds.sum()))
-    point = float(np.dot(both.weights, values))
-    in_step = both.design is Design.INTERLEAVED and len({len(part) for part in logs}) == 1
-    if in_step:
+    n = min(len(part) for part in both.parts)
+    point = float(np.dot(both.weights, [float(part.mean()) for part in logs]))
+    if both.design is Design.INTERLEAVED and len({len(part) for part in logs}) == 1:
         terms = np.sum([w * part for w, part in zip(both.weights, logs, strict=True)], axis=0)
         variance, freedom = float(terms.var(ddof=1)) / len(terms), len(terms) - 1.0
     else:
         each = [w * w * float(part.var(ddof=1)) / len(part) for w, part in zip(both.weights, logs, strict=True)]
         variance, freedom = sum(each), _welch(each, [len(part) for part in logs])
     half = t_point(plan.confidence, freedom) * math.sqrt(variance)
-    log = Interval(point, point - half, point + half)
+    log: Interval | None = Interval(point, point - half, point + half)
     if both.second_a:
         noise = t_point(plan.confidence, freedom) * math.sqrt(sum(float(p.var(ddof=1)) / len(p) for p in logs[1:]))
-        gap = values[2] - values[1]
-        log = _with_drift(log, Interval(gap, gap - noise, gap + noise)) or log
-    base = math.exp(float(np.dot(both.weights[1:], values[1:])) * -1)
-    plain = Interval(*(base * math.expm1(value) for value in (log.value, log.low, log.high)))
-    return Contrast(log, plain, min(len(part) for part in both.parts), "Student's t over blocks")
+        gap = float(logs[2].mean() - logs[1].mean())
+        log = _with_drift(log, Interval(gap, gap - noise, gap + noise))
+    return Contrast(log, None, n, "Student's t over blocks")
 
 
 def _welch(variances: list[float], sizes: list[int]) -> float:
@@ -178,7 +214,7 @@ def _welch(variances: list[float], sizes: list[int]) -> float:
 def noise_floor(both: Sides, metric: str, stat: str) -> float | None:
     """What the same server differs from itself by in this run, as a ratio minus 1; None when it could not be made.
 
-    Serial: the second A against the first. Interleaved: blocks of one arm against its other blocks, split so that linear drift cancels
+    Serial: the second A against the first. Else: blocks of one arm against its other blocks, split so that linear drift cancels
     (+ - - + as in ABBA), the larger of both arms, scaled from half an arm to a whole one. What images differ by is taken out by the other
     arm's time for the same image (a control variate), as it does not enter the paired comparison either.
     """
@@ -186,7 +222,7 @@ def noise_floor(both: Sides, metric: str, stat: str) -> float | None:
     if both.second_a:
         first, second = (series_of(part, metric, p) for part in both.parts[1:])
         return None if first is None or second is None else _gap(first.value(), second.value(), 1.0)
-    if metric == "itl" or both.design is not Design.INTERLEAVED:
+    if metric == "itl":
         return None
     arms = aligned(both, metric) if both.paired else both.parts
     gaps = []
@@ -215,8 +251,6 @@ def _split_gap(part: Arm, other: Floats | None, metric: str, p: float | None) ->
     plus, minus = np.exp(logs[side > 0]), np.exp(logs[side < 0])
     if len(plus) < 2 or len(minus) < 2:
         return None
-    from client.core.bootstrap import Series
-
     return _gap(Series(plus, p).value(), Series(minus, p).value(), math.sqrt(0.5))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from client.core.answers import Answer
 from client.core.boxes import Box, match
 from client.core.findings import Estimate
 from client.core.plan import BoxFrame
-from client.core.resample import Floats, Resampling, bca, share_difference, wilson
+from client.core.resample import Floats, Interval, Resampling, by_image, share_difference, wilson
 
 FEWEST_IMAGES = 10
 """Below this no interval by image deserves its name: the number is not given at all."""
@@ -28,6 +29,16 @@ def places(keys: Iterable[str]) -> dict[str, int]:
     for key in keys:
         found.setdefault(key, len(found))
     return found
+
+
+class PairEstimates(NamedTuple):
+    change: Estimate
+    """IoU with the truth, second minus first, per true box."""
+    between: Estimate
+    """IoU of the two answers' boxes with one another, per pair in which either has a box; boxes without a partner count as 0."""
+    same_text: Estimate
+    change_error: float
+    """Standard error of `change`; NaN without an interval."""
 
 
 class Pairs:
@@ -72,17 +83,27 @@ class Pairs:
     def images(self) -> int:
         return len(self.counts)
 
-    def ratio(self, above: int, below: int, how: Resampling) -> tuple[Estimate, float]:
-        """Sum of one column over the sum of another, with its interval by image, and its standard error (NaN without an interval)."""
-        rows = self.counts[self.counts[:, below] > 0][:, [above, below]]
-        n = len(rows)
+    def estimates(self, how: Resampling) -> PairEstimates:
+        """The three ratios of sums over images, from one bootstrap."""
+        if self.images < FEWEST_IMAGES:
+            none = too_few(self.images)
+            return PairEstimates(none, none, none, math.nan)
+        found = by_image(self.counts, _ratios, how)
+        change, between, same = (
+            self._estimate(k, below, found, how.confidence)
+            for k, below in enumerate((self.TRUTHS, self.BOXED, self.PAIRS))
+        )
+        return PairEstimates(change, between, same, float(found.error[0]))
+
+    def _estimate(self, k: int, below: int, found: Interval, confidence: float) -> Estimate:
+        n = int(np.count_nonzero(self.counts[:, below]))
         if n < FEWEST_IMAGES:
-            return too_few(n), math.nan
-        found = bca(rows, _quotient, how)
-        value, low, high = float(found.value[0]), float(found.low[0]), float(found.high[0])
-        if above == self.SAME or (above == self.BETWEEN and value in (0.0, 1.0)):
-            low, high = wilson(value * n, n, how.confidence)
-        return Estimate(value=value, low=low, high=high, n=n), float(found.error[0])
+            return too_few(n)
+        value, low, high = float(found.value[k]), float(found.low[k]), float(found.high[k])
+        # A share of images, or an overlap that is the same everywhere: the bootstrap would see no spread.
+        if below == self.PAIRS or (below == self.BOXED and value in (0.0, 1.0)):
+            low, high = wilson(value * n, n, confidence)
+        return Estimate(value=value, low=low, high=high, n=n, unit="share" if below == self.PAIRS else "iou")
 
     def unreadable_difference(self, confidence: float) -> Estimate:
         if self.images < FEWEST_IMAGES:
@@ -93,7 +114,7 @@ class Pairs:
             float(total[k]) * self.images / float(total[self.PAIRS]) for k in (self.BOTH, self.FIRST, self.SECOND)
         )
         low, high = share_difference(both, first, second, self.images - both - first - second, confidence)
-        return Estimate(value=(second - first) / self.images, low=low, high=high, n=self.images)
+        return Estimate(value=(second - first) / self.images, low=low, high=high, n=self.images, unit="share")
 
 
 def _keyed(answers: Sequence[Answer]) -> dict[tuple[str, str, int], Answer]:
@@ -111,6 +132,8 @@ def _hit(boxes: Sequence[Box], truth: Sequence[Box]) -> bool:
     return sum(value >= 0.5 for value in boxscores.matched(boxes, truth)) == len(truth)
 
 
-def _quotient(sums: Floats) -> Floats:
+def _ratios(sums: Floats) -> Floats:
+    above, below = [Pairs.CHANGE, Pairs.BETWEEN, Pairs.SAME], [Pairs.TRUTHS, Pairs.BOXED, Pairs.PAIRS]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return sums[..., :1] / sums[..., 1:]
+        ratios: Floats = sums[..., above] / sums[..., below]
+    return ratios

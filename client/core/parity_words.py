@@ -21,6 +21,8 @@ def _verdict(parity: Parity, confidence: float) -> str:
     value, low, high = difference.value, difference.low, difference.high
     if value is None or low is None or high is None:
         return f"Accuracy was not compared: {difference.note}."
+    if parity.same_text.value == 1.0 and value == low == high == 0.0:
+        return _all_the_same(parity)
     seen = (
         f"over {difference.n} images the candidate's mean IoU with the true boxes differs by {_signed(value)} "
         f"({confidence * 100:g} % interval {_signed(low)} to {_signed(high)})"
@@ -34,6 +36,13 @@ def _verdict(parity: Parity, confidence: float) -> str:
         size = f"at least {margin}" if high <= -parity.margin else f"and a loss of {margin} or more is not excluded"
         return f"Less accurate: {seen}; the loss is real, {size}."
     return f"Cannot tell: {seen}. {_why_not(parity, low, high)}"
+
+
+def _all_the_same(parity: Parity) -> str:
+    n = parity.iou_difference.n
+    if parity.word is Word.NON_INFERIOR:
+        return f"Accuracy holds: on all {n} images the candidate gives the same boxes as the baseline."
+    return f"Cannot tell: the boxes are the same on all {n} images, but at least {parity.needs_images} are needed to acquit a candidate."
 
 
 def _why_not(parity: Parity, low: float, high: float) -> str:

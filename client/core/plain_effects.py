@@ -6,7 +6,8 @@ import math
 
 from client.core.findings import Effect, Estimate, TargetFindings, Word
 from client.core.names import NAMES, Name, estimate_of
-from client.core.verdict import direction, number, percent
+from client.core.phrases import number, percent
+from client.core.verdict import direction
 
 PLACES = ("memory", "energy", "cost")
 
@@ -32,7 +33,7 @@ def _effect(name: Name, a: Estimate, b: Estimate, min_effect: float, who: tuple[
     elif 1 - min_effect <= low and high <= 1 + min_effect:
         word = Word.EQUIVALENT
     elif low > 1 or high < 1:
-        word = direction(math.log(value), name.better, False)
+        word = direction(math.log(value), name)
     else:
         word = Word.INCONCLUSIVE
     exact = low == high

@@ -1,6 +1,6 @@
 """How right the boxes of one target are, and whether a candidate's are as right as the baseline's.
 
-The definitions of the scores stand in `client.core.boxscores`, the intervals in `client.core.resample`. Intervals are BCa bootstrap
+The definitions of the scores stand in `client.core.boxscores`, the intervals in `client.core.resample`. Intervals are bootstrap
 intervals by image; shares of images, and any score that is 0 or 1 on every image, get Wilson intervals instead, because a bootstrap
 sees no spread there.
 """
@@ -19,13 +19,14 @@ from client.core.findings import Estimate, Parity, Quality, Word
 from client.core.pairs import FEWEST_IMAGES, Pairs, places, too_few
 from client.core.parity_words import told
 from client.core.plan import BoxFrame
-from client.core.resample import Floats, Resampling, bca, images_needed, mcnemar, wilson
+from client.core.resample import Floats, Resampling, by_image, images_needed, mcnemar, wilson
 
 __all__ = ["Answer", "FrameDecision", "decide_frame", "parity", "target_quality"]
 
 FEWEST_FOR_PARITY = 30
 """Fewer images may convict a candidate, but never acquit it."""
 _SHARES = {"hit_rate_50", "hit_rate_75", "hit_rate_90", "unreadable_rate"}
+_UNITS = {"mean_iou": "iou", "precision": "share", "recall": "share", **dict.fromkeys(_SHARES, "share")}
 
 
 def target_quality(
@@ -62,7 +63,7 @@ def _estimates(rows: Floats, how: Resampling) -> dict[str, Estimate]:
     n = len(rows)
     if n < FEWEST_IMAGES:
         return {name: too_few(n) for name in boxscores.NAMES}
-    found = bca(rows, boxscores.scores, how)
+    found = by_image(rows, boxscores.scores, how)
     return {
         name: _score(name, n, value, low, high, how.confidence)
         for name, value, low, high in zip(boxscores.NAMES, found.value, found.low, found.high, strict=True)
@@ -75,7 +76,7 @@ def _score(name: str, n: int, value: float, low: float, high: float, confidence:
         return Estimate(n=n, note=f"not measured: {what}")
     if name in _SHARES or value in (0.0, 1.0):
         low, high = wilson(value * n, n, confidence)
-    return Estimate(value=float(value), low=float(low), high=float(high), n=n)
+    return Estimate(value=float(value), low=float(low), high=float(high), n=n, unit=_UNITS.get(name, ""))
 
 
 def _notes(judged: Sequence[Answer], unreadable: int, given: int) -> tuple[str, ...]:
@@ -110,18 +111,20 @@ def parity(
     how = Resampling(confidence, seed, resamples)
     pairs = Pairs(baseline, candidate, decided)
     again = Pairs(*noise, decided) if noise else None
-    difference, error = pairs.ratio(pairs.CHANGE, pairs.TRUTHS, how)
-    floor = again.ratio(again.CHANGE, again.TRUTHS, how)[0] if again else None
-    word = _word(difference, margin, floor)
+    difference, between, same, error = pairs.estimates(how)
     unmeasured = Estimate(note="not measured")
+    floor, between_noise, same_noise, _ = (
+        again.estimates(how) if again else (unmeasured, unmeasured, unmeasured, math.nan)
+    )
+    word = _word(difference, margin, floor)
     found = Parity(
         word=word,
         iou_difference=difference,
-        iou_between=pairs.ratio(pairs.BETWEEN, pairs.BOXED, how)[0],
-        same_text=pairs.ratio(pairs.SAME, pairs.PAIRS, how)[0],
-        same_text_noise=again.ratio(again.SAME, again.PAIRS, how)[0] if again else unmeasured,
-        iou_difference_noise=floor or unmeasured,
-        iou_between_noise=again.ratio(again.BETWEEN, again.BOXED, how)[0] if again else unmeasured,
+        iou_between=between,
+        same_text=same,
+        same_text_noise=same_noise,
+        iou_difference_noise=floor,
+        iou_between_noise=between_noise,
         mcnemar_p=mcnemar(pairs.lost, pairs.gained) if pairs.judged else None,
         hits_lost=pairs.lost if pairs.judged else None,
         hits_gained=pairs.gained if pairs.judged else None,
@@ -133,7 +136,7 @@ def parity(
     return msgspec.structs.replace(found, sentence=sentence, notes=notes)
 
 
-def _word(difference: Estimate, margin: float, floor: Estimate | None) -> Word:
+def _word(difference: Estimate, margin: float, floor: Estimate) -> Word:
     value, low, high = difference.value, difference.low, difference.high
     if value is None or low is None or high is None:
         return Word.NOT_MEASURED
@@ -144,9 +147,9 @@ def _word(difference: Estimate, margin: float, floor: Estimate | None) -> Word:
     return Word.WORSE if high < 0 and not _within(value, floor) else Word.INCONCLUSIVE
 
 
-def _within(value: float, floor: Estimate | None) -> bool:
+def _within(value: float, floor: Estimate) -> bool:
     """Is a difference no larger than the same server may differ from itself?"""
-    return floor is not None and floor.low is not None and floor.high is not None and floor.low <= value <= floor.high
+    return floor.low is not None and floor.high is not None and floor.low <= value <= floor.high
 
 
 def _needs(word: Word, difference: Estimate, error: float, margin: float, confidence: float) -> int | None:

@@ -163,7 +163,7 @@ def missing_facts(comparison: Comparison) -> tuple[str, ...]:
     for name in _EXPECTED:
         effect = comparison.effects.get(name)
         known = (
-            quality_of(comparison) != UNKNOWN
+            comparison.parity.word is not Word.NOT_MEASURED
             if name == "mean_iou"
             else effect is not None and effect.word is not Word.NOT_MEASURED
         )

@@ -20,6 +20,7 @@ Statistic = Callable[[Floats], Floats]
 """Sums over images, shape (…, columns), to statistics, shape (…, m). NaN where a statistic has no denominator."""
 
 _DRAWS_AT_ONCE = 1_000_000
+_MOST_UNITS = 10_000
 _NORMAL = NormalDist()
 
 
@@ -58,45 +59,35 @@ def bootstrap_sums(rows: Floats, *, seed: int, resamples: int) -> Floats:
     return sums
 
 
-def bca(rows: Floats, statistic: Statistic, how: Resampling) -> Interval:
-    """Bias-corrected and accelerated bootstrap intervals (Efron 1987) of statistics of sums, by image; `rows` is (images, columns).
+def by_image(rows: Floats, statistic: Statistic, how: Resampling) -> Interval:
+    """Expanded percentile bootstrap intervals of statistics of sums; `rows` is (images, columns), two rows or more.
 
-    Equal to the percentile interval where the bootstrap shows neither bias nor skew. The acceleration comes from the jackknife.
+    The plain percentile interval is too narrow for few images; the expanded one takes its percentiles where Student's t and the factor
+    n / (n − 1) put them (Hesterberg 2015, What Teachers Should Know About the Bootstrap, section 4.3). Against scores as detectors give
+    them it covered the truth more often than the BCa interval, on paired differences by far (docs/accuracy.md has the numbers).
     """
-    total = rows.sum(axis=0)
-    value = statistic(total)
+    rows = _thinned(rows, how.seed)
+    n = len(rows)
     drawn = statistic(bootstrap_sums(rows, seed=how.seed, resamples=how.resamples))
-    jackknife = statistic(total - rows)
-    ends = np.array([_bca_ends(v, d, j, how.confidence) for v, d, j in zip(value, drawn.T, jackknife.T, strict=True)])
-    with np.errstate(invalid="ignore"):
-        error = np.array([np.std(d[np.isfinite(d)]) if np.isfinite(d).any() else math.nan for d in drawn.T])
-    return Interval(value, ends[:, 0], ends[:, 1], error)
+    expanded = float(special.stdtrit(n - 1, (1 + how.confidence) / 2)) * math.sqrt(n / (n - 1))
+    tail = _NORMAL.cdf(-expanded)
+    columns = [column[np.isfinite(column)] for column in drawn.T]
+    ends = np.array([np.quantile(c, [tail, 1 - tail]) if len(c) else (math.nan, math.nan) for c in columns])
+    error = np.array([np.std(c) if len(c) else math.nan for c in columns])
+    return Interval(statistic(rows.sum(axis=0)), ends[:, 0], ends[:, 1], error)
 
 
-def _bca_ends(value: float, drawn: Floats, jackknife: Floats, confidence: float) -> tuple[float, float]:
-    drawn = drawn[np.isfinite(drawn)]
-    jackknife = jackknife[np.isfinite(jackknife)]
-    if not math.isfinite(value) or not len(drawn):
-        return math.nan, math.nan
-    # Ties count half: with few distinct values "below" alone would lean to one side.
-    below = (np.sum(drawn < value) + 0.5 * np.sum(drawn == value)) / len(drawn)
-    if not 0 < below < 1:
-        return _percentile(drawn, (1 - confidence) / 2, (1 + confidence) / 2)
-    bias = _NORMAL.inv_cdf(float(below))
-    away = jackknife.mean() - jackknife
-    spread = float(np.sum(away**2)) ** 1.5
-    acceleration = float(np.sum(away**3)) / (6 * spread) if spread > 0 else 0.0
+def _thinned(rows: Floats, seed: int) -> Floats:
+    """Very many images summed into random groups of equal size.
 
-    def share(level: float) -> float:
-        z = bias + _NORMAL.inv_cdf(level)
-        return _NORMAL.cdf(bias + z / (1 - acceleration * z)) if acceleration * z < 1 else 1.0
-
-    return _percentile(drawn, share((1 - confidence) / 2), share((1 + confidence) / 2))
-
-
-def _percentile(drawn: Floats, low: float, high: float) -> tuple[float, float]:
-    ends = np.quantile(drawn, [low, high])
-    return float(ends[0]), float(ends[1])
+    Sums of independent images vary as the images do, so the interval stays the same, for a tenth of the work at 100,000 images.
+    """
+    size = len(rows) // _MOST_UNITS
+    if size < 2:
+        return rows
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    grouped: Floats = np.add.reduceat(shuffled, np.arange(0, len(rows), size), axis=0)
+    return grouped
 
 
 def wilson(hits: float, n: float, confidence: float) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from client.core.gpu import GpuSummary as GpuSummary
 from client.core.gpu import gpu_gates as gpu_gates
 from client.core.gpu import gpu_summary as gpu_summary
 from client.core.gpu import series, windows_of
-from client.core.records import GpuSample, Phase, PhaseWindow
+from client.core.records import GpuSample, Outcome, Phase, PhaseWindow, RequestRecord
 
 REFRESH_S = 0.1
 """How often the driver renews power and energy (measured on an H100)."""
@@ -38,6 +38,13 @@ class Part(msgspec.Struct, frozen=True):
 
     joules: float | None = None
     why: str | None = None
+
+
+def ok_in_windows(target: str, windows: Iterable[PhaseWindow], records: Iterable[RequestRecord]) -> tuple[int, ...]:
+    """Requests of `target`, of whatever phase, that ended well inside each of its measured windows, in order of time."""
+    measured = windows_of(windows, target, Phase.MEASURE)
+    done = [r.done_ns for r in records if r.target == target and r.outcome is Outcome.OK and r.done_ns is not None]
+    return tuple(sum(w.start_ns <= t <= w.end_ns for t in done) for w in measured)
 
 
 def counter_energy(window: PhaseWindow) -> Part:
@@ -57,6 +64,9 @@ def integral_energy(window: PhaseWindow, samples: Sequence[GpuSample], field: st
     every = series(samples, field)
     if not every:
         return Part(None, "power cannot be read")
+    mute = {s.gpu for s in samples} - {gpu for gpu, _ in every}
+    if mute:
+        return Part(None, f"GPU {min(mute)} gives no power, and a sum over the others would look like a saving")
     total = 0.0
     for t, v in every.values():
         part = _trapezoid(window, t[v > 0], v[v > 0])
@@ -92,8 +102,8 @@ def energy(
 ) -> dict[str, Estimate]:
     """Energy of the measured windows of `target`: whole GPU, idle share and any idle neighbour included.
 
-    `ok_requests`: requests that succeeded in those windows; `ok_by_window`: the same for each window in order of time, which allows
-    an interval over blocks. Keys: energy_counter_j, energy_integral_j, counter_against_integral (ratio − 1), mean_power_w,
+    `ok_requests`: requests that succeeded inside those windows, lead-in and lead-out included, for their energy is in the counter too
+    (`ok_in_windows` counts them). `ok_by_window`: the same for each window in order of time, which allows an interval over blocks. Keys: energy_counter_j, energy_integral_j, counter_against_integral (ratio − 1), mean_power_w,
     joules_per_request, kj_per_1000_images.
     """
     measured = windows_of(windows, target, Phase.MEASURE)
@@ -104,7 +114,7 @@ def energy(
     seconds = sum((w.end_ns - w.start_ns) / S for w in measured)
     by_counter, by_integral = _total(counter, too_short), _total(integral, too_short or gpu.why)
     chosen, source = (counter, by_counter) if by_counter.value is not None else (integral, by_integral)
-    origin = None if by_counter.value is not None else f"from the integral of power ({by_counter.note})"
+    origin = None if by_counter.value is not None else f"from the integral of power ({_why(counter)})"
     requests = _ratio(chosen, ok_by_window, ok_requests, source, seconds, confidence)
     power = _power(chosen, measured, source, seconds, confidence)
     found = {
@@ -147,10 +157,14 @@ def _too_short(windows: Sequence[PhaseWindow]) -> str | None:
 
 def _total(parts: Sequence[Part], why: str | None) -> Estimate:
     """All windows or nothing: a sum over some of them has no count of requests to go with."""
-    missing = why or next((p.why for p in parts if p.joules is None), None)
+    missing = why or _why(parts)
     if missing is not None:
         return Estimate(unit="J", note=f"unavailable: {missing}")
     return Estimate(value=sum(p.joules or 0.0 for p in parts), n=len(parts), unit="J")
+
+
+def _why(parts: Sequence[Part]) -> str | None:
+    return next((p.why for p in parts if p.joules is None), None)
 
 
 def _agreement(counter: Estimate, integral: Estimate) -> Estimate:
@@ -174,7 +188,7 @@ def _interval(joules: Sequence[float], per: Sequence[float], confidence: float) 
 
 
 def _figure(value: float, unit: str, half: float, borders: float, parts: int, clusters: bool) -> Estimate:
-    what = f"over {parts} blocks and" if clusters else "of"
+    what = f"over {parts} blocks, with" if clusters else "from"
     return Estimate(
         value=value,
         low=value * math.exp(-half) * (1 - borders),

@@ -19,7 +19,7 @@ from client.core.wordings import (
 )
 
 STARTING = (
-    "GiB", "took ", "GB", "KV cache", "blocks: ", "tokens per request", "Kernel", "uantizing", "version ", " args: ",
+    "GiB", "took ", "takes ", "GB", "KV cache", "blocks: ", "tokens per request", "Kernel", "uantizing", "version ", " args: ",
     "Initializing a", "model len", "native support", "Encoder cache", "_memory", "gpu_memory_utilization=", "Error", "Exception",
     "Exit", "error: ", "startup complete", "Starting vLLM", "Uvicorn running", "throughput", "args: Namespace", "█",
 )  # fmt: skip

@@ -6,24 +6,19 @@ from client.core.findings import Effect, Estimate, Word
 
 MINUS = "−"
 NOT_MEASURED = "not measured"
-_UNIT_DIGITS = {"": 4, "ratio": 3}
 
 
-def number(value: float, unit: str = "") -> str:
-    """Four significant digits at most, thousands grouped, a true minus sign."""
+def digits_of(value: float, unit: str = "") -> int:
+    """Decimal places for about three significant digits; none for counts."""
     size = abs(value)
-    if size == 0:
-        text = "0"
-    elif unit in ("requests", "tokens", "count") or size >= 1000:
-        text = f"{size:,.0f}"
-    elif size >= 100:
-        text = f"{size:.1f}" if unit == "ms" and size < 200 else f"{size:.0f}"
-    elif size >= 10:
-        text = f"{size:.1f}"
-    elif size >= 1:
-        text = f"{size:.2f}"
-    else:
-        text = f"{size:.3f}"
+    if unit in ("requests", "tokens", "count") or size >= 100:
+        return 0
+    return 1 if size >= 10 else 2 if size >= 1 else 3
+
+
+def number(value: float, unit: str = "", places: int | None = None) -> str:
+    """Thousands grouped, a true minus sign. `places` makes a bound as precise as the value that it stands beside."""
+    text = f"{abs(value):,.{digits_of(value, unit) if places is None else places}f}"
     return (MINUS if value < 0 and float(text.replace(",", "")) != 0 else "") + text
 
 
@@ -38,18 +33,17 @@ def percent(ratio_minus_one: float, digits: int | None = None) -> str:
 
 
 def estimate(item: Estimate | None, *, interval: bool = True) -> str:
-    """'243 ms [240, 246]', or the note that says why there is no number."""
+    """'243 [240, 246] ms', or the note that says why there is no number."""
     if item is None:
         return NOT_MEASURED
     if item.value is None:
         return item.note or NOT_MEASURED
-    scale, unit = (100.0, "%") if item.unit == "share" else (1.0, item.unit)
-    text = number(item.value * scale, unit)
-    if unit and unit != "iou":
-        text += f" {unit}"
+    text = number(item.value, item.unit)
     if interval and item.low is not None and item.high is not None and item.low != item.high:
-        text += f" [{number(item.low * scale, unit)}, {number(item.high * scale, unit)}]"
-    return text
+        places = digits_of(item.value, item.unit)
+        text += f" [{number(item.low, item.unit, places)}, {number(item.high, item.unit, places)}]"
+    unit = {"1/s": "/s"}.get(item.unit, item.unit)
+    return text if unit in ("", "iou") else f"{text}{'' if unit == '/s' else ' '}{unit}"
 
 
 def change(effect: Effect | None) -> str:
@@ -59,13 +53,18 @@ def change(effect: Effect | None) -> str:
     word = str(effect.word)
     if effect.word is Word.INVALID or effect.ratio.value is None:
         return word
-    text = f"{word}: {percent(effect.ratio.value - 1)}"
-    if effect.ratio.low is not None and effect.ratio.high is not None:
-        digits = 0 if abs(effect.ratio.value - 1) >= 0.2 else 1
-        text += f" [{percent(effect.ratio.low - 1, digits)}, {percent(effect.ratio.high - 1, digits)}]"
-    if effect.word is Word.INCONCLUSIVE and effect.needs_requests:
-        text += f", needs about {effect.needs_requests:,} requests"
-    return text
+    return f"{word} {percent_interval(effect.ratio)}"
+
+
+def percent_interval(ratio: Estimate) -> str:
+    """Of a ratio: '−24 % [−26, −22]'."""
+    assert ratio.value is not None
+    digits = 0 if abs(ratio.value - 1) >= 0.2 else 1
+    text = percent(ratio.value - 1, digits)
+    if ratio.low is None or ratio.high is None or ratio.low == ratio.high:
+        return text
+    low, high = (percent(bound - 1, digits).removesuffix(" %") for bound in (ratio.low, ratio.high))
+    return f"{text} [{low}, {high}]"
 
 
 def gib(value: float | None) -> str:

@@ -6,7 +6,7 @@ from tabulate import tabulate
 
 from client.core.findings import Findings, Severity
 from client.reports.format import estimate
-from client.reports.tables import headers, main_rows
+from client.reports.tables import headers, main_rows, unsupported
 
 
 def render(findings: Findings) -> str:
@@ -49,7 +49,7 @@ def _top(findings: Findings) -> str:
         reasons = "\n".join(f"> - {safe(reason)}" for reason in findings.invalid_reasons)
         lines.append(f"> **INVALID**: these numbers must not decide.\n{reasons}")
     lines.append(f"**{safe(findings.headline)}**" if findings.headline else "")
-    lines.append(safe(" ".join(part for part in (findings.load, findings.workload) if part)))
+    lines.append(safe(f"Load: {findings.load}. Pictures: {findings.workload}."))
     return "\n\n".join(line for line in lines if line)
 
 
@@ -62,6 +62,8 @@ def _table(findings: Findings) -> str:
     )
     note = f"Brackets hold {findings.confidence:.0%} intervals. Primary metric, named before the run: `{findings.primary}`. "
     note += f"Smallest effect worth having: {findings.min_effect:.0%}."
+    if lacking := unsupported(findings):
+        note += f" {lacking}."
     return f"{title}\n\n{table}\n\n{note}"
 
 

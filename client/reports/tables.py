@@ -10,16 +10,16 @@ from client.reports.format import NOT_MEASURED, change, estimate, exact_change, 
 Row = list[str]
 
 LATENCIES = (
-    ("Latency, median (E2E)", "e2e_ms_p50"),
-    ("Latency, p95 (E2E)", "e2e_ms_p95"),
-    ("Latency, p99 (E2E)", "e2e_ms_p99"),
-    ("Response time from intended, p95", "response_ms_p95"),
-    ("Time to first token, median", "ttft_ms_p50"),
-    ("Time to first token, p95", "ttft_ms_p95"),
-    ("Time per output token, median", "tpot_ms_p50"),
-    ("Throughput", "requests_per_s"),
-    ("Output tokens", "output_tokens_per_s"),
-    ("Goodput", "goodput_per_s"),
+    ("Latency (E2E), median", "e2e_ms_p50", "e2e_p50"),
+    ("Latency (E2E), p95", "e2e_ms_p95", "e2e_p95"),
+    ("Latency (E2E), p99", "e2e_ms_p99", "e2e_p99"),
+    ("Response time, p95", "response_ms_p95", "response_p95"),
+    ("Time to first token, median", "ttft_ms_p50", "ttft_p50"),
+    ("Time to first token, p95", "ttft_ms_p95", "ttft_p95"),
+    ("Time per output token, median", "tpot_ms_p50", "tpot_p50"),
+    ("Throughput", "requests_per_s", "requests_per_s"),
+    ("Output tokens", "output_tokens_per_s", "output_tokens_per_s"),
+    ("Goodput", "goodput_per_s", "goodput_per_s"),
 )
 
 
@@ -36,15 +36,16 @@ def main_rows(findings: Findings) -> list[Row]:
     """What the hand-made benchmark showed, then what it left out. Rows that nobody measured are in `not_measured`, not here."""
     rows = [
         _memory_row(findings, "Model weights", lambda m: m.weights_gib),
-        _memory_row(findings, "KV cache", lambda m: m.kv_cache_gib, _kv_text),
+        _memory_row(findings, "KV cache", lambda m: m.kv_cache_gib),
+        _memory_row(findings, "KV cache, tokens", lambda m: m.kv_cache_tokens, _kv_tokens),
         _memory_row(findings, "Whole GPU, at peak", lambda m: m.whole_gpu_peak_gib or m.whole_gpu_idle_gib),
-        *(_metric_row(findings, label, metric) for label, metric in LATENCIES),
+        *(_metric_row(findings, *names) for names in LATENCIES),
         _quality_row(findings),
         _dict_row(findings, "First request (cold)", lambda t: t.cold_start, "e2e_ms"),
         _dict_row(findings, "Energy per request", lambda t: t.energy, "joules_per_request"),
         _dict_row(findings, "Cost per 1,000 images", lambda t: t.cost, "usd_per_1000_images"),
-        _dict_row(findings, "Prefix-cache hits", lambda t: t.caches, "prefix_hit_rate"),
-        _dict_row(findings, "Image-cache hits", lambda t: t.caches, "image_hit_rate"),
+        _rate_row(findings, "Prefix-cache hits", "prefix_hit_rate"),
+        _rate_row(findings, "Image-cache hits", "image_hit_rate"),
         _error_row(findings),
     ]
     return [row for row in rows if row]
@@ -52,14 +53,18 @@ def main_rows(findings: Findings) -> list[Row]:
 
 def _row(findings: Findings, label: str, cells: list[str], changes: Callable[[Comparison], str]) -> Row:
     """Empty when no target has anything to say: such a row belongs to `not_measured`."""
-    if all(cell in (NOT_MEASURED, "unknown") for cell in cells):
+    if all(_says_nothing(cell) for cell in cells):
         return []
     return [label, *cells, *(changes(pair) for pair in findings.comparisons)]
 
 
-def _metric_row(findings: Findings, label: str, metric: str) -> Row:
+def _says_nothing(cell: str) -> bool:
+    return cell in (NOT_MEASURED, "unknown") or cell.startswith(("needs n", "unavailable", "unknown:"))
+
+
+def _metric_row(findings: Findings, label: str, metric: str, short: str) -> Row:
     cells = [estimate(target.metrics.get(metric)) for target in findings.targets.values()]
-    return _row(findings, label, cells, lambda pair: change(pair.effects.get(metric)) if metric in pair.effects else "")
+    return _row(findings, label, cells, lambda pair: change(pair.effects[short]) if short in pair.effects else "")
 
 
 def _memory_row(
@@ -78,12 +83,8 @@ def _memory_row(
     return _row(findings, label, cells, delta)
 
 
-def _kv_text(memory: Memory) -> str:
-    if memory.kv_cache_gib is None and memory.kv_cache_tokens is None:
-        return "unknown"
-    tokens = "" if memory.kv_cache_tokens is None else f"{memory.kv_cache_tokens:,} tokens"
-    size = "" if memory.kv_cache_gib is None else gib(memory.kv_cache_gib)
-    return " = ".join(part for part in (size, tokens) if part)
+def _kv_tokens(memory: Memory) -> str:
+    return "unknown" if memory.kv_cache_tokens is None else f"{memory.kv_cache_tokens:,}"
 
 
 def _quality_row(findings: Findings) -> Row:
@@ -120,9 +121,29 @@ def _dict_row(findings: Findings, label: str, values: Callable[[TargetFindings],
         if a is None or b is None or a.value is None or b.value is None or a.unit == "share" or a.value == 0:
             return ""
         # One observation for each arm has no interval, so it gets no verdict either.
-        return f"{percent(b.value / a.value - 1)} (n = {min(a.n, b.n)}, no interval)"
+        return f"{percent(b.value / a.value - 1)} (n = {min(a.n, b.n)}: no verdict)"
 
     return _row(findings, label, cells, delta)
+
+
+def _rate_row(findings: Findings, label: str, key: str) -> Row:
+    """Counted by the servers themselves. Unknown stays in the table: a reader must see that nobody watched the caches."""
+    rates = [target.caches.get(key) for target in findings.targets.values()]
+    cells = [
+        "unknown" if rate is None or rate.value is None else f"{rate.value:.1%}".replace("%", " %") for rate in rates
+    ]
+    return [label, *cells, *("" for _ in findings.comparisons)]
+
+
+def unsupported(findings: Findings) -> str:
+    """Which quantiles this number of requests cannot support: '' when it supports all."""
+    needs: dict[str, str] = {}
+    for target in findings.targets.values():
+        for quantile in ("p95", "p99"):
+            item = target.metrics.get(f"e2e_ms_{quantile}")
+            if item is not None and item.value is None and item.note and item.note.startswith("needs n"):
+                needs[quantile] = item.note
+    return "; ".join(f"{quantile} {note}" for quantile, note in needs.items())
 
 
 def _error_row(findings: Findings) -> Row:

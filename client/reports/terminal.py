@@ -7,7 +7,7 @@ import textwrap
 from tabulate import tabulate
 
 from client.core.findings import Findings, Severity
-from client.reports.tables import headers, main_rows
+from client.reports.tables import headers, main_rows, unsupported
 
 WIDTH = 100
 
@@ -30,16 +30,12 @@ def render(findings: Findings) -> str:
 def _top(findings: Findings) -> str:
     lines = []
     if findings.simulated:
-        note = findings.simulated_note or "a simulated server, not a GPU"
-        lines.append(_wrap(f"SIMULATED: {note}"))
+        lines.append(_wrap(f"SIMULATED: {findings.simulated_note or 'a simulated server, not a GPU'}"))
     if findings.interrupted:
         lines.append("INTERRUPTED: this is what was measured until then.")
-    if not findings.valid:
-        lines.append("INVALID: these numbers must not decide.")
-        lines.extend(_wrap(reason, "  × ", "    ") for reason in findings.invalid_reasons)
     if findings.headline:
         lines.append(_wrap(findings.headline))
-    lines.append(_wrap(" ".join(part for part in (findings.load, findings.workload) if part)))
+    lines.append(_wrap(f"Load: {findings.load}. Pictures: {findings.workload}."))
     return "\n".join(line for line in lines if line)
 
 
@@ -49,9 +45,11 @@ def _table(findings: Findings) -> str:
     table = tabulate(main_rows(findings), headers=head, tablefmt="simple", disable_numparse=True, colalign=align)
     note = f"[…] {findings.confidence:.0%} interval"
     if findings.comparisons:
-        note += f" · primary metric: {findings.primary} · smallest effect worth having: {findings.min_effect:.0%}"
+        note += f" · decided by {findings.primary} · smallest effect worth having {findings.min_effect:.0%}"
     if findings.simulated:
         note += " · SIMULATED"
+    if lacking := unsupported(findings):
+        note += f"\n{lacking}"
     return f"{table}\n{note}"
 
 
@@ -68,5 +66,5 @@ def _foot(findings: Findings) -> str:
     if findings.comparisons:
         lines.append("")
         lines.append(_wrap(f"=> {findings.recommendation.sentence}", "", "   "))
-        lines.extend(_wrap(reason, "   · ", "     ") for reason in findings.recommendation.reasons)
+        lines.extend(_wrap(reason, "   · ", "     ") for reason in findings.recommendation.reasons[:4])
     return "\n".join(lines)

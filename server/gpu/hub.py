@@ -9,12 +9,32 @@ from typing import BinaryIO
 
 import msgspec
 
-from server.gpu.wire import Sample, line
+from server.gpu.wire import EVERYTHING, Sample, line
 
 RING_NS = 15 * 60 * 1_000_000_000
 RING_BYTES = 64 * 1024 * 1024
 DISORDER_NS = 5_000_000_000
 """Lines of several threads may enter a little out of order; a search from the end goes this far past what it looks for."""
+
+
+MEMORY = frozenset({"used_v1", "used_v2", "reserved", "total"})
+
+
+def _kind(s: Sample) -> str:
+    if s.energy_mj is not None:
+        return "energy"
+    other = (s.sm_mhz, s.power_mw, s.gpu_util, s.temp_c, s.reasons)
+    partial = other == (None,) * len(other) and s.absent.keys() <= MEMORY
+    return "memory" if partial else "full"
+
+
+def _merged(lines: list[Sample]) -> Sample:
+    """`lines` oldest first: each adds what it has, and takes away what it says is absent."""
+    fields: dict[str, object] = {}
+    for sample in lines:
+        found = msgspec.structs.asdict(sample)
+        fields |= {k: v for k, v in found.items() if v is not None or k not in fields or k in sample.absent}
+    return msgspec.convert(fields, Sample)
 
 
 class Hub:
@@ -25,7 +45,7 @@ class Hub:
         self._ring: deque[tuple[int, bytes]] = deque()
         self._bytes = 0
         self._lock = threading.Lock()
-        self._newest: dict[tuple[int, str | None], Sample] = {}
+        self._newest: dict[tuple[int, str | None], dict[str, Sample]] = {}
         self.lines = 0
         self.dropped_until_ns = 0
         """Stamp of the newest line that has left the ring; 0 while it still holds everything."""
@@ -38,7 +58,7 @@ class Hub:
             self._bytes += len(data)
             self.lines += 1
             self._trim(sample.mono_ns)
-            self._merge(sample)
+            self._keep(sample)
             self._write(data)
 
     def _trim(self, newest_ns: int) -> None:
@@ -47,16 +67,12 @@ class Hub:
             self._bytes -= len(data)
             self.dropped_until_ns = max(self.dropped_until_ns, stamp)
 
-    def _merge(self, sample: Sample) -> None:
-        """A partial line (memory, energy) renews its own fields only; a lost GPU's line, which has no field, wipes the rest."""
-        key = (sample.gpu, sample.uuid)
-        before = self._newest.get(key)
-        new = msgspec.structs.asdict(sample)
-        if before is not None and "*" not in sample.absent:
-            old = msgspec.structs.asdict(before)
-            gone = set(sample.absent)
-            new = {k: old[k] if v is None and k not in gone else v for k, v in new.items()}
-        self._newest[key] = Sample(**new)
+    def _keep(self, sample: Sample) -> None:
+        """The newest line of each kind, for /metrics. A lost GPU's line wipes what was known before."""
+        kinds = self._newest.setdefault((sample.gpu, sample.uuid), {})
+        if EVERYTHING in sample.absent:
+            kinds.clear()
+        kinds[_kind(sample)] = sample
 
     def _write(self, data: bytes) -> None:
         if self._out is None or self.write_error is not None:
@@ -80,8 +96,10 @@ class Hub:
         return b"".join(data for _, data in found[:limit])
 
     def newest(self) -> list[Sample]:
+        """One merged sample for each GPU: its newest full reading, renewed by later partial ones (memory, energy)."""
         with self._lock:
-            return list(self._newest.values())
+            every = [list(kinds.values()) for kinds in self._newest.values()]
+        return [_merged(sorted(lines, key=lambda s: s.mono_ns)) for lines in every]
 
     @property
     def held_bytes(self) -> int:

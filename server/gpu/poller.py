@@ -54,13 +54,11 @@ class Poller:
     ) -> None:
         self.library, self.device, self.emit, self.clock = library, device, emit, clock
         self.proc = proc or Path("/proc")
-        self.lost: str | None = None
+        self.lost = device.lost
         self._generation = library.generation
         self._attempt = 0
         self._retry_ns = 0
         self._extra: dict[str, Any] | None = None
-        if device.handle is None:
-            self._lose("it did not answer at the start", clock())
 
     def step(self, full: bool = True) -> None:
         """One reading, or one try to find the GPU again when its pause is over."""
@@ -87,7 +85,7 @@ class Poller:
 
     def _lose(self, why: str, stamp: Stamp) -> None:
         pause = BACK_OFF_S[min(self._attempt, len(BACK_OFF_S) - 1)]
-        if self.lost is None:
+        if self._attempt == 0:
             print(f"nvml sidecar: GPU {self.device.gpu} is lost ({why}); trying again in {pause} s.", file=sys.stderr)
         self.lost, self._attempt = why, self._attempt + 1
         self._retry_ns = stamp.mono_ns + pause * SECOND

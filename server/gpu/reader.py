@@ -77,8 +77,10 @@ class Fields:
 class Device:
     """One GPU, or one MIG instance of it (then most fields but memory are NotSupported: that is NVML's answer, not ours)."""
 
-    def __init__(self, nvml: Any, handle: Any, gpu: int, uuid: str | None) -> None:
+    def __init__(self, nvml: Any, handle: Any, gpu: int, uuid: str | None, lost: str | None = None) -> None:
         self.nvml, self.handle, self.gpu, self.uuid = nvml, handle, gpu, uuid
+        self.lost = lost
+        """Why there is no handle (then None) from the start on."""
 
     def _sample(self, stamp: Stamp, fields: Fields) -> Sample:
         return Sample(
@@ -252,7 +254,7 @@ class Library:
             raise NoGpu(f"there is no GPU {name!r} here ({reason(error)}); {self._seen()}.") from error
 
     def _all(self) -> list[Device]:
-        """Every GPU, each followed by its MIG instances. One that does not answer now is kept with `handle` None, to be opened later."""
+        """Every GPU, each followed by its MIG instances. One that does not answer now is kept, to be opened later."""
         n, found = self.nvml, []
         try:
             count = int(n.nvmlDeviceGetCount())
@@ -261,8 +263,8 @@ class Library:
         for gpu in range(count):
             try:
                 device = self.open(gpu, None)
-            except GpuGone:
-                found.append(Device(n, None, gpu, None))
+            except GpuGone as gone:
+                found.append(Device(n, None, gpu, None, lost=str(gone)))
                 continue
             found += [device, *self._instances(device.handle, gpu)]
         return found

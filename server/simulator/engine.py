@@ -134,18 +134,15 @@ class Engine:
                 now = loop.time()
                 continue
             step = self._schedule(now)
-            encode = self._timing.encode(step.images)
+            took = self._duration(step) if step.tokens else 0.0
             if due is not None:
-                if encode:
-                    await _until(now + encode * self._timing.launch_share)
+                if step.images:
+                    await _until(now + took * self._timing.launch_share)
                 self._hand_out(due)
                 due = None
             if not step.tokens:
+                await asyncio.sleep(0)
                 continue
-            text_only = not any(s.images for s, _ in step.prefills)
-            took = encode + self._timing.forward(
-                len(step.decodes), step.prefill_tokens, step.context, text_only and bool(step.prefills)
-            )
             self._observer.step(step, took)
             now += took
             late = await _until(now)
@@ -153,6 +150,11 @@ class Engine:
                 now += late
             self._advance(step)
             due = step
+
+    def _duration(self, step: Step) -> float:
+        text_only = bool(step.prefills) and not any(r.images for r, _ in step.prefills)
+        forward = self._timing.forward(len(step.decodes), step.prefill_tokens, step.context, text_only)
+        return self._timing.encode(step.images) + forward
 
     # --- one step ---
     def _schedule(self, now: float) -> Step:

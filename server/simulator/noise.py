@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-SLOW_SHARE = 0.5
+SLOW_SHARE = 0.15
 """Share of the variance that belongs to the slow part."""
 MEMORY = 0.9
 """Correlation of the slow part from one draw to the next."""

@@ -54,14 +54,14 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
-    """Costs of the API server for one request, in ms. `process_ms` is a curve over megapixels."""
+    """Costs of the API server for one request, in ms. `process_ms` is a curve over megapixels, `crowd` a factor on it over requests in flight."""
 
     parse_ms: float
     parse_ms_per_mb: float
     text_ms: float
     decode_ms_per_megapixel: float
     process_ms: Curve
-    crowd: float
+    crowd: Curve
     ingest_ms: float
     noise: float
 
@@ -82,6 +82,7 @@ class Arm:
     decode_ms: float
     decode_ms_per_seq: float
     decode_ms_per_kilotoken: float
+    mixed_ms_per_seq: float
     prefill_ms_per_token: float
     encoder_floor_ms: float
     encoder_ms: Curve

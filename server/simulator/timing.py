@@ -34,7 +34,7 @@ class Timing:
 
     def process(self, megapixels: float, in_flight: int) -> float:
         """Resizing and cutting one new picture into patches: one at a time."""
-        work = along(self._front.process_ms, megapixels) * (1 + self._front.crowd * (in_flight - 1))
+        work = along(self._front.process_ms, megapixels) * along(self._front.crowd, in_flight)
         return work * self._front_noise.factor() * self._scale
 
     def ingest(self) -> float:
@@ -54,6 +54,8 @@ class Timing:
         arm = self._arm
         work = arm.decode_ms + arm.decode_ms_per_seq * max(0, decodes - 1)
         work += arm.decode_ms_per_kilotoken * context_tokens / 1e3 + arm.prefill_ms_per_token * prefill_tokens
+        if prefill_tokens:
+            work += arm.mixed_ms_per_seq * decodes
         cold = 0.0
         if text_only and prefill_tokens:
             cold, self._cold_text = (arm.cold_text_ms if self._cold_text else 0.0), False

@@ -1,0 +1,181 @@
+"""Evidence -> what the other parts of core find in it: boxes, memory, kernel, energy, the GPU's state. Each where it can be measured."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from client.core.answers import Answer, decide_frame
+from client.core.evidence import Evidence
+from client.core.facts import TargetFacts, read_cache_config, read_log
+from client.core.findings import Estimate, Kernel, Memory, Parity, Quality
+from client.core.gates import GpuArm
+from client.core.gpu import ABNORMAL, GpuSummary, by_target, gpu_summary
+from client.core.memory import memory_of
+from client.core.model_config import ModelConfig, read_model_config
+from client.core.parts import Measured
+from client.core.quality import parity, target_quality
+from client.core.records import Outcome, Phase
+from client.core.resources import energy
+from client.core.story import story
+from client.core.table import NEVER, Ints
+from client.errors import UsageError
+
+POWER_CAP = "power cap"
+
+
+def measured_in(evidence: Evidence) -> Measured:
+    """Everything beside the request metrics, by target name. What cannot be measured is absent, with its reason where one is known."""
+    names = [target.name for target in evidence.plan.targets]
+    gpus = {name: gpu_summary(name, by_target(evidence.gpu, name), evidence.windows) for name in names}
+    told = {name: _memory(evidence, name, gpus[name]) for name in names}
+    quality, pairs = _quality(evidence, names)
+    return Measured(
+        quality=quality,
+        parity=pairs,
+        memory={name: memory for name, (memory, _) in told.items()},
+        kernel={name: kernel for name, (_, kernel) in told.items()},
+        memory_story={
+            name: story(names[0], told[names[0]][0], name, told[name][0], _gpu_name(evidence, name))
+            for name in names[1:]
+        },
+        energy={name: _energy(evidence, name) for name in names},
+        image_tokens={name: tokens for name in names if (tokens := _prompt_tokens(evidence, name)) is not None},
+        gpu={name: _arm(summary) for name, summary in gpus.items() if summary.why is None},
+    )
+
+
+# ---------------------------------------------------------------- boxes
+
+
+def _quality(evidence: Evidence, names: list[str]) -> tuple[dict[str, Quality], dict[str, Parity]]:
+    """Empty where no true box is known: then nobody can say whether an answer is right."""
+    answers = {name: _answers(evidence, name) for name in names}
+    if not any(answer.truth is not None for given in answers.values() for answer in given):
+        return {}, {}
+    plan = evidence.plan
+    every = [answer for given in answers.values() for answer in given]
+    decision = decide_frame(every, plan.workload.box_frame)
+    quality = {}
+    for name, given in answers.items():
+        found = target_quality(given, decision.frame, confidence=plan.confidence, seed=plan.seed)
+        quality[name] = found if decision.note is None else _noted(found, decision.note)
+    pairs = {
+        name: parity(
+            answers[names[0]],
+            answers[name],
+            decision.frame,
+            margin=plan.iou_margin,
+            confidence=plan.confidence,
+            seed=plan.seed,
+        )
+        for name in names[1:]
+    }
+    return quality, pairs
+
+
+def _noted(quality: Quality, note: str) -> Quality:
+    return Quality(
+        scores=quality.scores,
+        answers=quality.answers,
+        truths=quality.truths,
+        unreadable=quality.unreadable,
+        frame=quality.frame,
+        frame_note=note,
+        notes=quality.notes,
+    )
+
+
+def _answers(evidence: Evidence, name: str) -> list[Answer]:
+    """One answer a measured request, the failed ones too: an answer that never came is an unreadable one."""
+    table = evidence.records
+    phase = Phase.QUALITY if len(table.where(name, Phase.QUALITY)) else Phase.MEASURE
+    found = []
+    for row in table.where(name, phase).tolist():
+        if table.outcome_of(row) in (Outcome.CANCELLED, Outcome.LOST):
+            continue
+        image_id = table.image_of(row)
+        fact = evidence.images.get(image_id)
+        if fact is None:
+            continue
+        complete = table.outcome_of(row) is Outcome.OK and table.finish_reasons.get(row, "stop") != "length"
+        found.append(Answer(image_id, table.texts.get(row), fact.boxes, fact.width, fact.height, complete=complete))
+    return found
+
+
+# ---------------------------------------------------------------- memory
+
+
+def _memory(evidence: Evidence, name: str, gpu: GpuSummary) -> tuple[Memory, Kernel]:
+    server = evidence.servers.get(name)
+    facts = read_log(server.log_text) if server is not None and server.log_text is not None else TargetFacts()
+    page = None if server is None or server.before is None else server.before.text
+    total = None if gpu.total_bytes is None else gpu.total_bytes - (gpu.reserved_bytes or 0)
+    return memory_of(
+        facts,
+        cache_config=None if page is None else read_cache_config(page),
+        config=_config(server.model_config if server is not None else None),
+        gpu_total_bytes=total,
+        nvml_idle_bytes=gpu.idle_v2_bytes,
+        nvml_peak_bytes=gpu.peak_v2_bytes,
+        process_bytes=gpu.process_bytes,
+        mean_request_tokens=_request_tokens(evidence, name),
+        capability=by_target(evidence.gpu, name).info.get("compute_capability"),
+    )
+
+
+def _config(text: str | None) -> ModelConfig | None:
+    if text is None:
+        return None
+    try:
+        return read_model_config(text)
+    except UsageError:
+        return None
+
+
+def _measured_ok(evidence: Evidence, name: str) -> Ints:
+    return evidence.records.where(name, Phase.MEASURE, Outcome.OK)
+
+
+def _mean_known(values: Ints) -> float | None:
+    known = values[values != NEVER]
+    return float(known.mean()) if len(known) else None
+
+
+def _request_tokens(evidence: Evidence, name: str) -> float | None:
+    rows = _measured_ok(evidence, name)
+    prompt = _mean_known(evidence.records["prompt_tokens"][rows])
+    output = _mean_known(evidence.records["completion_tokens"][rows])
+    return None if prompt is None or output is None else prompt + output
+
+
+def _prompt_tokens(evidence: Evidence, name: str) -> float | None:
+    return _mean_known(evidence.records["prompt_tokens"][_measured_ok(evidence, name)])
+
+
+def _gpu_name(evidence: Evidence, name: str) -> str | None:
+    return by_target(evidence.gpu, name).info.get("name")
+
+
+# ---------------------------------------------------------------- energy and the state of the GPU
+
+
+def _energy(evidence: Evidence, name: str) -> dict[str, Estimate]:
+    gpu = by_target(evidence.gpu, name)
+    windows = sorted(
+        (w for w in evidence.windows if w.target == name and w.phase is Phase.MEASURE), key=lambda w: w.start_ns
+    )
+    if gpu.why is not None or not windows:
+        return {}
+    done = evidence.records["done_ns"]
+    # Edge requests ran inside the window as well and cost their share of its energy.
+    ok = np.concatenate([evidence.records.where(name, phase, Outcome.OK) for phase in (Phase.MEASURE, Phase.EDGE)])
+    by_window = [int(((done[ok] >= w.start_ns) & (done[ok] <= w.end_ns)).sum()) for w in windows]
+    return energy(name, gpu, windows, sum(by_window), ok_by_window=by_window, confidence=evidence.plan.confidence)
+
+
+def _arm(gpu: GpuSummary) -> GpuArm:
+    return GpuArm(
+        sm_mhz=gpu.sm_mhz_median,
+        slowed_share=max((share for name, share in gpu.reasons.items() if name in ABNORMAL), default=0.0),
+        power_capped_share=gpu.reasons.get(POWER_CAP, 0.0),
+    )

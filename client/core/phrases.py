@@ -1,0 +1,84 @@
+"""How an effect is told: the numbers of both arms, then the word with its interval and what it was judged against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from client.core.findings import Estimate, Word
+from client.core.names import Name
+
+
+def percent(ratio: float) -> str:
+    """Signed change: 0.631 -> `−36.9 %`."""
+    value = (ratio - 1) * 100
+    sign = "−" if round(value, 1) < 0 else "+" if round(value, 1) > 0 else "±"
+    return f"{sign}{abs(value):,.1f} %"
+
+
+def number(estimate: Estimate) -> str:
+    value = estimate.value
+    if value is None:
+        return estimate.note or "not measured"
+    digits = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.3g}"
+    return f"{digits} {estimate.unit}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a sentence is made of. `who` is (baseline, candidate)."""
+
+    name: Name
+    who: tuple[str, str]
+    a: Estimate
+    b: Estimate
+    ratio: Estimate
+    floor: float | None
+    needs: int | None
+    min_effect: float
+    primary: bool
+
+    @property
+    def interval(self) -> str:
+        assert self.ratio.value is not None
+        if self.ratio.low is None or self.ratio.high is None or self.ratio.low == self.ratio.high:
+            return percent(self.ratio.value)
+        return f"{percent(self.ratio.value)} [{percent(self.ratio.low)}, {percent(self.ratio.high)}]"
+
+
+def effect_sentence(word: Word, told: Told) -> str:
+    role = "" if told.primary else " (secondary)"
+    if word is Word.NOT_MEASURED:
+        return f"{told.name.words}{role}: not measured ({told.a.note or told.b.note or 'no numbers'})."
+    head = f"{told.name.words}{role}: {told.who[0]} {number(told.a)}, {told.who[1]} {number(told.b)}"
+    if told.ratio.value is None or told.ratio.low is None or told.ratio.high is None:
+        notes = [note for note in (told.a.note, told.b.note) if note]
+        return f"{head}; inconclusive, the ratio has no bounded interval ({'; '.join(notes) or 'too few requests'})."
+    tail = {
+        Word.EQUIVALENT: _equivalent,
+        Word.NO_DIFFERENCE: _no_difference,
+        Word.INCONCLUSIVE: _inconclusive,
+    }.get(word)
+    return f"{head}; {tail(told) if tail is not None else _directed(word, told)}."
+
+
+def _equivalent(told: Told) -> str:
+    return f"equivalent: {told.interval} lies inside ±{told.min_effect:.0%}, the smallest effect worth having"
+
+
+def _no_difference(told: Told) -> str:
+    size = abs((told.ratio.value or 1.0) - 1)
+    if told.floor is not None and size <= told.floor:
+        noise = f"which is inside what the same server differed from itself by in this run (±{told.floor * 100:.1f} %)"
+        return f"no difference shown: {told.interval}, {noise}"
+    return f"no difference shown: {told.interval} holds zero, and its middle is within ±{told.min_effect:.0%}"
+
+
+def _inconclusive(told: Told) -> str:
+    more = f"; about {told.needs:,} requests per arm would probably settle it" if told.needs else ""
+    return f"inconclusive: {told.interval} does not settle whether it is more than ±{told.min_effect:.0%}{more}"
+
+
+def _directed(word: Word, told: Told) -> str:
+    ends = [abs(end - 1) for end in (told.ratio.low, told.ratio.high) if end is not None]
+    small = f", perhaps by less than the {told.min_effect:.0%} worth having" if min(ends) < told.min_effect else ""
+    return f"{told.who[1]} is {word} than {told.who[0]}: {told.interval}{small}"

@@ -1,0 +1,167 @@
+"""Replays the phases of the H100 recording against the simulator's own engine, in virtual time: no socket, no thread, no waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import statistics
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from simulated import body, photo
+
+from server.simulator.answer import Box
+from server.simulator.profile import load_profile
+from server.simulator.service import Service, Settings
+
+RECORDED_JPEG_BYTES = {
+    (256, 190): 21_600,
+    (512, 380): 80_300,
+    (1024, 759): 309_500,
+    (1536, 1140): 694_000,
+    (2048, 1518): 1_225_000,
+}
+"""About what the recording's pictures weigh (they were noise)."""
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next deadline instead of waiting for it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(_Jump(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+class _Jump(selectors.SelectSelector):
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        assert timeout is not None, "nothing is left to happen"
+        self._loop.now += max(0.0, timeout)
+        return super().select(0)
+
+
+def in_virtual_time(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(work())
+
+
+async def blind(data: bytes) -> tuple[Box, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One replayed request, in ms: as the recording's client would have stamped it."""
+
+    header: float
+    ttft: float
+    e2e: float
+    tokens: int
+
+    @property
+    def tpot(self) -> float:
+        return (self.e2e - self.ttft) / max(1, self.tokens - 1)
+
+
+async def timed(service: Service, data: bytes) -> Timed:
+    loop = asyncio.get_running_loop()
+    sent = loop.time()
+    service.chats += 1
+    talk = await service.begin(data, "application/json")
+    header, first, tokens = loop.time(), 0.0, 0
+    while not talk.over:
+        tokens += (await talk.next())[1]
+        first = first or loop.time()
+    return Timed((header - sent) * 1e3, (first - sent) * 1e3, (loop.time() - sent) * 1e3, tokens)
+
+
+async def closed_loop(service: Service, bodies: list[bytes], concurrency: int) -> list[Timed]:
+    left = iter(bodies)
+    results: list[Timed] = []
+
+    async def worker() -> None:
+        for data in left:
+            results.append(await timed(service, data))
+
+    await asyncio.gather(*(worker() for _ in range(concurrency)))
+    return results
+
+
+class Bodies:
+    """Request bodies like the recording's: every picture different in its digest, all of one size equal in cost."""
+
+    def __init__(self) -> None:
+        self._jpegs: dict[tuple[int, int], bytes] = {}
+        self._number = 0
+
+    def picture(self, size: tuple[int, int], **fields: Any) -> bytes:
+        jpeg = self._jpegs.setdefault(size, photo(0, *size))
+        self._number += 1
+        filler = RECORDED_JPEG_BYTES[size] - len(jpeg) - 8
+        return body(jpeg + bytes(max(0, filler)) + self._number.to_bytes(8, "big"), **fields)
+
+    def text(self, **fields: Any) -> bytes:
+        self._number += 1
+        return body(
+            None,
+            text=f"Count to {self._number} slowly and tell me about each number that you pass on the way.",
+            **fields,
+        )
+
+
+def phases(bodies: Bodies) -> list[tuple[str, list[bytes], int]]:
+    """(phase, bodies, in flight), in the recording's order."""
+    short: dict[str, Any] = {"max_tokens": 20, "ignore_eos": True}
+    usual = (1024, 759)
+    first = bodies.picture(usual, **short)
+
+    def unique(count: int, size: tuple[int, int] = usual) -> list[bytes]:
+        return [bodies.picture(size, **short) for _ in range(count)]
+
+    def text(count: int, tokens: int) -> list[bytes]:
+        return [bodies.text(max_tokens=tokens, ignore_eos=True) for _ in range(count)]
+
+    return [
+        ("cold", [first], 1),
+        ("same_image", [first] * 12, 1),
+        ("warmup_unique", unique(8), 1),
+        ("unique_a", unique(50), 1),
+        ("unique_a2", unique(50), 1),
+        *((f"size_{w}x{h}", unique(8, (w, h)), 1) for w, h in RECORDED_JPEG_BYTES if (w, h) != usual),
+        ("decode_200", text(4, 200), 1),
+        ("text_c8", text(16, 100), 8),
+        ("text_c64", text(128, 100), 64),
+        ("unique_c4", unique(40), 4),
+        ("unique_c16", unique(96), 16),
+        ("unique_c64", unique(192), 64),
+    ]
+
+
+def replay(precision: str, seed: int = 0, profile: str = "h100") -> dict[str, list[Timed]]:
+    settings = Settings(profile=load_profile(profile, precision), served="m", seed=seed, utilization=0.45)
+
+    async def campaign() -> dict[str, list[Timed]]:
+        service = Service(settings, eye=blind)
+        service.start()
+        results = {name: await closed_loop(service, bodies, n) for name, bodies, n in phases(Bodies())}
+        service.stop()
+        return results
+
+    answer: dict[str, list[Timed]] = in_virtual_time(campaign)
+    return answer
+
+
+def medians(results: list[Timed]) -> dict[str, float]:
+    return {
+        "e2e": statistics.median(r.e2e for r in results),
+        "ttft": statistics.median(r.ttft for r in results),
+        "tpot": statistics.median(r.tpot for r in results),
+        "header": statistics.median(r.header for r in results),
+    }
