@@ -36,6 +36,7 @@ class Connection:
         self._exchange: Exchange | None = None
         self._pieces: list[bytes] = []
         self._parser: httptools.HttpResponseParser | None = None
+        self._sent_ns = 0
         self._recv_ns = 0
         self._overhead = 0
         self._interim = False
@@ -81,7 +82,7 @@ class Connection:
         self._uploading = True
         self._reusable = True
         self._overhead = 0
-        stamps.sent_ns = now = monotonic_ns()
+        stamps.sent_ns = self._sent_ns = now = monotonic_ns()
         self._watch("write", now + exchange.limits.write)
         try:
             self.write(exchange, head, body)
@@ -154,11 +155,6 @@ class Connection:
         if exchange is None or parser is None:
             self.close()
             return
-        stamps = exchange.stamps
-        if self.source == "kernel":
-            lag = loop_ns - recv_ns
-            if stamps.lag_ns is None or lag > stamps.lag_ns:
-                stamps.lag_ns = lag
         self._recv_ns = recv_ns
         self._overhead += len(data)
         failure: Exception | None = None
@@ -169,7 +165,6 @@ class Connection:
         except httptools.HttpParserError as error:
             failure = httpx.RemoteProtocolError(f"the peer does not speak proper HTTP/1.1: {error}")
         if self._pieces:
-            self._overhead = 0
             failure = self._take_body(exchange, recv_ns, loop_ns) or failure
         elif self._overhead > OVERHEAD_LIMIT and not exchange.complete:
             failure = httpx.RemoteProtocolError(f"the peer sent more than {OVERHEAD_LIMIT} bytes of headers")
@@ -178,9 +173,10 @@ class Connection:
         if failure is not None:
             exchange.complete = False
             self._fail(exchange, failure)
-        elif exchange.complete and not self._uploading:
-            self._finish(exchange)
-        elif exchange.status is not None and exchange.sink is None:
+        elif exchange.complete:
+            if not self._uploading:
+                self._finish(exchange)
+        elif exchange.sink is None and exchange.status is not None:
             exchange.wake()
 
     def ended(self, error: OSError | None) -> None:
@@ -246,12 +242,21 @@ class Connection:
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
+        self._overhead = 0
+        stamps = exchange.stamps
+        if self.source == "kernel":
+            lag = loop_ns - recv_ns
+            if stamps.lag_ns is None or lag > stamps.lag_ns:
+                stamps.lag_ns = lag
+        if self._stage == "idle":  # later than it was, so the timer stays
+            self._deadline_ns = loop_ns + exchange.limits.idle
+        elif stamps.first_byte_ns is None:
+            stamps.first_byte_ns = recv_ns
+            self._watch("idle", loop_ns + exchange.limits.idle)
         try:
             exchange.deliver(body, recv_ns, loop_ns)
         except Exception as error:  # it belongs to the task that waits, not to the event loop
             return error
-        if not exchange.discard:
-            self._watch("idle", loop_ns + exchange.limits.idle)
         if exchange.buffered > BUFFER_LIMIT and not self._paused:
             self._paused = True
             exchange.resume = self._resume

@@ -118,20 +118,15 @@ class Exchange:
         self.waiter: asyncio.Future[None] | None = None
 
     def deliver(self, data: bytes, recv_ns: int, loop_ns: int) -> None:
-        """Hand one piece of the body to the sink, or keep it for `AnswerStream`."""
-        stamps = self.stamps
-        if stamps.first_byte_ns is None:
-            stamps.first_byte_ns = recv_ns
-        if self.discard:
-            return
+        """Hand one piece of the body to the sink, or keep it for the answer's stream."""
         if self.sink is not None:
+            stamps = self.stamps
             stamps.recv_ns = recv_ns
             stamps.loop_ns = loop_ns
             self.sink(data, recv_ns)
-            return
-        self.pieces.append((data, recv_ns, loop_ns))
-        self.buffered += len(data)
-        self.wake()
+        elif not self.discard:
+            self.pieces.append((data, recv_ns, loop_ns))
+            self.buffered += len(data)
 
     def fail(self, failure: BaseException) -> None:
         if self.failure is None and not self.complete:

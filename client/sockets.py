@@ -114,6 +114,7 @@ class PlainConnection(Connection):
             self.loop.remove_writer(self._fd)
 
     def _readable(self) -> None:
+        """The stamp of what was read: never later than the loop's, never before the request was sent."""
         try:
             size, control, _, _ = self._sock.recvmsg_into(_buffers, 64)
         except (BlockingIOError, InterruptedError):
@@ -123,27 +124,16 @@ class PlainConnection(Connection):
                 self.ended(error)
             return
         wall_ns = time_ns()
-        loop_ns = monotonic_ns()
+        recv_ns = loop_ns = monotonic_ns()
         if size == 0:
             self.ended(None)
             return
-        recv_ns = loop_ns
         if control:
-            recv_ns = self._kernel_time(control[0][2], wall_ns, loop_ns)
+            seconds, nanoseconds = _timespec(control[0][2])
+            age = wall_ns - seconds * 1_000_000_000 - nanoseconds
+            if age > 0:
+                recv_ns = max(loop_ns - age, self._sent_ns)
         self.received(_view[:size], recv_ns, loop_ns)
-
-    def _kernel_time(self, timespec: bytes, wall_ns: int, loop_ns: int) -> int:
-        """The kernel's stamp as CLOCK_MONOTONIC: never later than the loop's, never before this request was sent."""
-        seconds: int
-        seconds, nanoseconds = _timespec(timespec)
-        age: int = wall_ns - (seconds * 1_000_000_000 + nanoseconds)
-        if age <= 0:
-            return loop_ns
-        exchange = self._exchange
-        sent_ns = exchange.stamps.sent_ns if exchange is not None else None
-        if sent_ns is not None and loop_ns - age < sent_ns:
-            return sent_ns
-        return loop_ns - age
 
 
 class TlsConnection(Connection, asyncio.Protocol):

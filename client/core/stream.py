@@ -38,6 +38,11 @@ class SseReader:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The payloads of the events that this piece ends. Raises LineTooLong."""
+        if not self._rest and not self._data and not self._after_cr and len(piece) <= self._limit:
+            payloads = _whole_events(piece)
+            if payloads is not None:
+                self._started = True
+                return payloads
         if not self._started:
             piece = self._start(piece)
         if self._after_cr and piece:
@@ -112,6 +117,18 @@ class SseReader:
         """CRLF and lone CR as LF. A CR at the very end may be half of a CRLF: its LF is dropped when it comes."""
         self._after_cr = piece.endswith(b"\r")
         return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _whole_events(piece: bytes) -> list[bytes] | None:
+    """What a piece says that holds nothing but whole events of one `data: ` line each, as nearly every piece does; else None."""
+    if piece[-2:] != b"\n\n" or b"\r" in piece:
+        return None
+    payloads = []
+    for block in piece[:-2].split(b"\n\n"):
+        if block[:6] != b"data: " or b"\n" in block:
+            return None
+        payloads.append(block[6:])
+    return payloads
 
 
 class _Details(msgspec.Struct):
@@ -304,29 +321,41 @@ class ChatStream:
             self.finish_reason = choice.finish_reason
         if delta is None:
             return
-        if self.role_ns is None and not self.chunk_ns and delta.role is not None:
-            self.role_ns = recv_ns
-            if delta.says_nothing and choice.finish_reason is None and not counted:
-                return
-        if (counted == 0 and delta.says_nothing) or (counted is None and delta.is_bare):
+        content = delta.content
+        if not content and not self._is_token(choice, delta, recv_ns, counted):
             return
+        if delta.role is not None and self.role_ns is None and self.first_token_ns is None:
+            self.role_ns = recv_ns
         if self.first_token_ns is None:
             self.first_token_ns = recv_ns
         self.last_token_ns = recv_ns
         self.chunk_ns.append(recv_ns)
-        if delta.content:
+        if content:
             if self.first_text_ns is None:
                 self.first_text_ns = recv_ns
-            self._texts.append(delta.content)
+            self._texts.append(content)
 
-    def _usage(self, usage: _Usage) -> None:
+    def _is_token(self, choice: _Choice, delta: _Delta, recv_ns: int, counted: int | None) -> bool:
+        """Whether a chunk without text carries a token. The role-only first chunk does not: its stamp is kept here."""
+        if delta.role is not None and self.role_ns is None and self.first_token_ns is None:
+            self.role_ns = recv_ns
+            if delta.says_nothing and choice.finish_reason is None and not counted:
+                return False
+        if counted is not None:
+            return counted > 0 or not delta.says_nothing
+        return not delta.is_bare
+
+    def _usage(self, usage: _Usage) -> int | None:
+        """By how many output tokens the count rose; None when it is not given."""
         if usage.prompt_tokens is not None:
             self.prompt_tokens = usage.prompt_tokens
-        if usage.completion_tokens is not None:
-            self.completion_tokens = usage.completion_tokens
         details = usage.prompt_tokens_details
         if details is not None and details.cached_tokens is not None:
             self.cached_tokens = details.cached_tokens
+        if usage.completion_tokens is None:
+            return None
+        before, self.completion_tokens = self.completion_tokens or 0, usage.completion_tokens
+        return usage.completion_tokens - before
 
     def _answer(self, body: bytes) -> None:
         """A whole JSON answer: a chat.completion, or an error."""
