@@ -15,15 +15,16 @@ import msgspec
 from client import host
 from client.cli import build_parser
 from client.config import build_plan
+from client.core.arrivals import Offsets, from_intended
 from client.core.blocks import arm_plan
 from client.core.evidence import ServerEvidence
 from client.core.plan import RunPlan, Target
+from client.core.records import Phase
 from client.errors import HalfweightError, UsageError
 from client.launch import SimulatedServers
 from client.preflight import Introduction
 from client.progress import Progress, choose
-from client.report import exit_code, show, write_reports
-from client.rundir import Manifest, RunDir
+from client.rundir import Manifest, RunDir, read_run
 from client.session import Asked, introduce, measure
 from client.workload import open_pictures
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plan = build_plan(arguments, os.environ)
         keys = {t.name: os.environ[t.api_key_env] for t in plan.targets if t.api_key_env}
-        asked = Asked(keys, arguments.ca_file, arguments.wait)
+        asked = Asked(keys, arguments.ca_file, arguments.wait, arguments.model_config)
         if arguments.preflight_only:
             return preflight_only(plan, asked, progress)
         return run(plan, asked, Path(arguments.out), progress)
@@ -50,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
     """Measures, writes the run directory, prints the verdict; returns the exit code. Raises HalfweightError."""
-    pictures = open_pictures(plan.workload, plan.seed, arm_plan(plan.load, plan.seed).images)
+    replay = None if plan.load.replay_of is None else arrivals_of(Path(plan.load.replay_of))
+    pictures = open_pictures(
+        plan.workload, plan.seed, arm_plan(plan.load, plan.seed, replay=replay).images + plan.quality
+    )
     run_dir = RunDir.create(out)
     manifest = Manifest(
         run_id=run_dir.run_id,
@@ -68,9 +72,9 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
             manifest = msgspec.structs.replace(manifest, plan=placed)
             run_dir.write_manifest(manifest)
             for one in met:
-                run_dir.write_server(with_log(one.server, one.target))
+                run_dir.write_server(with_files(one.server, one.target, asked.model_config))
             progress.note(f"Pictures: {pictures.note}.")
-            interrupted = asyncio.run(measure(placed, asked, met, pictures, run_dir, progress))
+            interrupted = asyncio.run(measure(placed, asked, met, pictures, run_dir, progress, replay))
     except HalfweightError:
         run_dir.discard_if_empty()
         raise
@@ -80,6 +84,9 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
     run_dir.write_manifest(
         msgspec.structs.replace(manifest, ended_utc=ended, interrupted=interrupted, complete=not interrupted)
     )
+    # Imported when it is needed: a run must not wait for scipy before its first request.
+    from client.report import exit_code, show, write_reports
+
     progress.stage("analysing")
     findings = write_reports(run_dir.path)
     progress.close()
@@ -102,17 +109,30 @@ def _servers(plan: RunPlan, run_dir: RunDir, progress: Progress):  # type: ignor
         )
 
 
-def with_log(server: ServerEvidence, target: Target) -> ServerEvidence:
-    """The start-up log that the user named. Raises UsageError when it cannot be read."""
-    if target.server_log is None:
-        return server
+def with_files(server: ServerEvidence, target: Target, model_config: str | None) -> ServerEvidence:
+    """With the start-up log and the config.json that the user named. Raises UsageError when one cannot be read."""
+    log, config = target.server_log, model_config
+    return msgspec.structs.replace(
+        server,
+        log_text=None if log is None else _text(Path(log), f"--server-log {target.name}={log}"),
+        model_config=None if config is None else _text(Path(config), f"--model-config {config}"),
+    )
+
+
+def _text(path: Path, flag: str) -> str:
     try:
-        text = Path(target.server_log).read_text(errors="replace")
+        return path.read_text(errors="replace")
     except OSError as error:
-        raise UsageError(
-            f"--server-log {target.name}={target.server_log}: {error.strerror}.", "Give a file that can be read."
-        ) from None
-    return msgspec.structs.replace(server, log_text=text)
+        raise UsageError(f"{flag}: {error.strerror}.", "Give a file that can be read.") from None
+
+
+def arrivals_of(path: Path) -> Offsets:
+    """The intended times of the measured requests of a saved run's baseline, from its first one on."""
+    records = read_run(path).records
+    rows = records.where(records.targets[0] if records.targets else None, Phase.MEASURE)
+    if not len(rows):
+        raise UsageError(f"--replay {path}: that run has no measured request.", "Name another run directory.")
+    return from_intended(records["intended_ns"][rows].tolist())
 
 
 def preflight_only(plan: RunPlan, asked: Asked, progress: Progress) -> int:

@@ -6,16 +6,17 @@ begins, so that whatever happens later, what was measured stays.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
+from client.core.arrivals import Offsets
 from client.core.blocks import Block, arm_plan, block_plan
 from client.core.evidence import ServerEvidence
 from client.core.plan import RunPlan
 from client.core.records import ImageFact, Outcome, Phase, PhaseWindow, RequestRecord, ServerSnapshot, WorkerHealth
-from client.core.schedule import Schedule
+from client.core.schedule import Schedule, closed_loop
 from client.errors import TargetError
 from client.preflight import Introduction
 from client.progress import Progress
@@ -44,7 +45,7 @@ class Pictures(Protocol):
     """Where request bodies come from (`client.workload.Bodies`)."""
 
     async def prepare(self, images: Sequence[int]) -> None: ...
-    def fact(self, image: int) -> ImageFact | None: ...
+    def known(self, image: int) -> ImageFact | None: ...
 
 
 class Energy(Protocol):
@@ -64,6 +65,7 @@ class Campaign:
         snapshot: Callable[[str], Awaitable[ServerSnapshot]],
         energy: Energy,
         progress: Progress,
+        replay: Offsets | None = None,
     ) -> None:
         self._plan = plan
         self._run_dir = run_dir
@@ -73,14 +75,19 @@ class Campaign:
         self._snapshot = snapshot
         self._energy = energy
         self._progress = progress
+        self._replay = replay
         self._before: dict[str, ServerSnapshot] = {}
         self._facts: set[str] = set()
         self._last: RequestRecord | None = None
+        self._fastest_ns: dict[str, int] = {}
         self.interrupted = False
 
     def see(self, record: RequestRecord) -> None:
         """Called with each record as it is written."""
         self._last = record
+        if record.outcome is Outcome.OK and record.sent_ns is not None and record.done_ns is not None:
+            took = record.done_ns - record.sent_ns
+            self._fastest_ns[record.target] = min(took, self._fastest_ns.get(record.target, took))
         self._progress.record(record)
 
     def interrupt(self) -> None:
@@ -91,9 +98,9 @@ class Campaign:
     async def run(self) -> None:
         """Returns when all is measured, or soon after `interrupt`. Raises TargetError when a target cannot answer its first request."""
         plan = self._plan
-        stages = arm_plan(plan.load, plan.seed)
+        stages = arm_plan(plan.load, plan.seed, replay=self._replay)
         names = [target.name for target in plan.targets]
-        blocks = block_plan(plan.targets, plan.design, plan.load, plan.seed)
+        blocks = block_plan(plan.targets, plan.design, plan.load, plan.seed, replay=self._replay)
         await self._fleet.start()
         try:
             for name in names:
@@ -107,6 +114,11 @@ class Campaign:
             for name in names:
                 if self.interrupted and name in self._before:
                     await self._after(name)
+            for name in names:
+                for number, slots in enumerate(quality_passes(plan, stages.images)):
+                    await self._stage(
+                        f"asking {name} for accuracy (pass {number + 1})", name, slots, Phase.QUALITY, number
+                    )
         finally:
             await self._fleet.stop()
 
@@ -130,8 +142,7 @@ class Campaign:
         if self.interrupted or not len(slots):
             return
         self._progress.stage(text, len(slots))
-        numbers = [slot.image for slot in slots]
-        await self._pictures.prepare(numbers)
+        await self._pictures.prepare([slot.image for slot in slots.slots[: self._likely(name, slots)]])
         if self.interrupted:
             return
         energy_start = await self._energy(name)
@@ -141,11 +152,18 @@ class Campaign:
         self._run_dir.append("phases", window)
         for health in result.health:
             self._run_dir.append("health", health)
-        self._write_facts(numbers)
+        self._write_facts(slot.image for slot in slots)
 
-    def _write_facts(self, numbers: Sequence[int]) -> None:
+    def _likely(self, name: str, slots: Schedule) -> int:
+        """How many slots will probably be sent: a block by duration has far more of them than time, and pictures cost time to draw."""
+        fastest = self._fastest_ns.get(name)
+        if slots.duration_ns is None or fastest is None or slots.concurrency is None:
+            return len(slots.slots)
+        return min(len(slots.slots), slots.concurrency * (2 + slots.duration_ns // max(1, fastest)))
+
+    def _write_facts(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            fact = self._pictures.fact(number)
+            fact = self._pictures.known(number)
             if fact is not None and fact.image_id not in self._facts:
                 self._facts.add(fact.image_id)
                 self._run_dir.append("images", fact)
@@ -159,6 +177,19 @@ class Campaign:
         after = await self._snapshot(name)
         evidence: ServerEvidence = msgspec.structs.replace(met.server, before=self._before.get(name), after=after)
         self._run_dir.write_server(evidence)
+
+
+def quality_passes(plan: RunPlan, first_image: int) -> tuple[Schedule, ...]:
+    """Untimed: the same pictures one at a time, one at a time again (what one server differs from itself), and at the load."""
+    if plan.quality == 0:
+        return ()
+    together = plan.load.concurrency
+    return tuple(
+        closed_loop(
+            plan.quality, lanes, phase=Phase.QUALITY, index=number * plan.quality, image=first_image, edges=False
+        )
+        for number, lanes in enumerate((1, 1, together) if together > 1 else (1, 1))
+    )
 
 
 def first_request_failed(name: str, record: RequestRecord, plan: RunPlan) -> TargetError:

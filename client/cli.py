@@ -75,6 +75,7 @@ def _target_flags(group: argparse._ArgumentGroup) -> None:
         metavar="NAME=FILE",
         help="start-up log of that server, for memory and kernel facts",
     )
+    group.add_argument("--model-config", metavar="FILE", help="the model's config.json, for memory arithmetic")
     group.add_argument(
         "--sidecar",
         action="append",
@@ -159,6 +160,25 @@ def _load_flags(group: argparse._ArgumentGroup) -> None:
         help="gamma arrivals: 1 is Poisson, smaller is burstier (default: 1)",
     )
     group.add_argument(
+        "--rate-end",
+        type=float,
+        metavar="R",
+        help="ramp: with --rate and --duration, the rate runs in a straight line to this one",
+    )
+    group.add_argument(
+        "--sweep",
+        metavar="KNOB=A,B,…",
+        help="measure at several loads in turn, for example concurrency=1,4,16,64 or rate=1,2,4",
+    )
+    group.add_argument("--replay", metavar="RUN_DIR", help="open loop: send at the intended times of a saved run")
+    group.add_argument(
+        "--retry-safe",
+        type=int,
+        default=0,
+        metavar="N",
+        help="try again up to N times when a server certainly took nothing; each try is a record (default: 0)",
+    )
+    group.add_argument(
         "--max-in-flight",
         type=int,
         metavar="N",
@@ -195,6 +215,13 @@ def _verdict_flags(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="METRIC=LIMIT",
         help="objective for goodput, for example ttft=500ms or e2e=2s",
+    )
+    group.add_argument(
+        "--quality",
+        type=int,
+        default=0,
+        metavar="N",
+        help="after the load, ask N more pictures for accuracy alone: twice one at a time, then at the load (default: 0)",
     )
     group.add_argument(
         "--fail-if",

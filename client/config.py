@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from client.core.blocks import parse_sweep
 from client.core.names import COMPARED
 from client.core.plan import (
     Arrival,
@@ -81,7 +82,8 @@ def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) ->
         seed=_at_least("--seed", arguments.seed, 0),
         primary=_primary(arguments.primary),
         min_effect=percent(arguments.min_effect, "--min-effect"),
-        iou_margin=arguments.iou_margin,
+        iou_margin=_between("--iou-margin", arguments.iou_margin, 0.0, 1.0),
+        quality=_at_least("--quality", arguments.quality, 0),
         slos=tuple(parse_slo(text) for text in arguments.slo),
         fail_if=_conditions(arguments.fail_if, targets),
         simulate=arguments.simulate,
@@ -258,6 +260,28 @@ def _workload(arguments: argparse.Namespace) -> Workload:
 
 
 def _load(arguments: argparse.Namespace) -> LoadProfile:
+    _refuse_contradictions(arguments)
+    requests = 30 if arguments.requests is None else _at_least("--requests", arguments.requests, 1)
+    return LoadProfile(
+        arrival=_arrival(arguments),
+        concurrency=_at_least("--concurrency", arguments.concurrency, 1),
+        rate_per_s=None if arguments.rate is None else _rate("--rate", arguments.rate),
+        rate_end_per_s=None if arguments.rate_end is None else _rate("--rate-end", arguments.rate_end),
+        burstiness=_between("--burstiness", arguments.burstiness, 1e-3, 1e3),
+        requests=requests if arguments.duration is None else None,
+        duration_s=None if arguments.duration is None else _between("--duration", arguments.duration, 0.5, 604_800),
+        warmup=_at_least("--warmup", arguments.warmup, 0),
+        workers=_workers(arguments.workers),
+        max_in_flight=None
+        if arguments.max_in_flight is None
+        else _at_least("--max-in-flight", arguments.max_in_flight, 1),
+        sweep=None if arguments.sweep is None else parse_sweep(arguments.sweep),
+        retries=_at_least("--retry-safe", arguments.retry_safe, 0),
+        replay_of=arguments.replay,
+    )
+
+
+def _refuse_contradictions(arguments: argparse.Namespace) -> None:
     if arguments.requests is not None and arguments.duration is not None:
         raise UsageError("--requests and --duration together: both say when to stop.", "Give one of them.")
     if arguments.rate is not None and arguments.concurrency != 1:
@@ -265,31 +289,24 @@ def _load(arguments: argparse.Namespace) -> LoadProfile:
             "--rate and --concurrency together: an open loop has no fixed number in flight.",
             "Give one of them; --max-in-flight caps an open loop.",
         )
-    requests = (
-        None
-        if arguments.duration is not None
-        else _at_least(
-            "--requests", arguments.requests or (30 if arguments.requests is None else arguments.requests), 1
-        )
-    )
-    if arguments.rate is not None and not 0 < arguments.rate <= 100_000:
-        raise UsageError(f"--rate {arguments.rate}: must be above 0.", "For example --rate 8.")
-    concurrency = _at_least("--concurrency", arguments.concurrency, 1)
-    return LoadProfile(
-        arrival=Arrival.CLOSED if arguments.rate is None else Arrival(arguments.arrival),
-        concurrency=concurrency,
-        rate_per_s=arguments.rate,
-        burstiness=_between("--burstiness", arguments.burstiness, 1e-3, 1e3),
-        requests=requests,
-        duration_s=arguments.duration
-        if arguments.duration is None
-        else _between("--duration", arguments.duration, 0.5, 86_400 * 7),
-        warmup=_at_least("--warmup", arguments.warmup, 0),
-        workers=_workers(arguments.workers),
-        max_in_flight=None
-        if arguments.max_in_flight is None
-        else _at_least("--max-in-flight", arguments.max_in_flight, 1),
-    )
+    if arguments.rate_end is not None and (arguments.rate is None or arguments.duration is None):
+        raise UsageError("--rate-end alone is no ramp.", "Give --rate, --rate-end and --duration.")
+    kinds = [flag for flag in ("rate", "sweep", "replay") if getattr(arguments, flag) is not None]
+    if len(kinds) > 1:
+        raise UsageError(f"--{kinds[0]} and --{kinds[1]} together: each says which load to send.", "Give one of them.")
+
+
+def _arrival(arguments: argparse.Namespace) -> Arrival:
+    if arguments.replay is not None:
+        return Arrival.REPLAY
+    swept_rate = arguments.sweep is not None and arguments.sweep.startswith("rate")
+    return Arrival.CLOSED if arguments.rate is None and not swept_rate else Arrival(arguments.arrival)
+
+
+def _rate(flag: str, value: float) -> float:
+    if not 0 < value <= 100_000:
+        raise UsageError(f"{flag} {value}: must be above 0.", f"For example {flag} 8.")
+    return value
 
 
 def _workers(text: str) -> int:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 from client.campaign import Campaign
+from client.core.arrivals import Offsets
+from client.core.blocks import workers_needed
 from client.core.plan import RunPlan, Target
-from client.core.records import RequestRecord, ServerSnapshot
+from client.core.records import Phase, RequestRecord, ServerSnapshot
 from client.core.sidecar import sidecar_applies
-from client.endpoint import Endpoint
 from client.generator import LocalFleet
 from client.preflight import Introduction, Preflight
 from client.progress import Progress
 from client.rundir import RunDir
 from client.telemetry import MetricsScraper, SidecarClient
 from client.transport import new_client
-from client.workload import Bodies, BodyStore, Pictures
+from client.workers import ClientKit, Fleet
+from client.workload import Bodies, Pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Asked:
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     ca_file: str | None = None
     wait_s: float = 0.0
+    model_config: str | None = None
 
 
 async def introduce(plan: RunPlan, asked: Asked, progress: Progress) -> tuple[Introduction, ...]:
@@ -46,41 +50,79 @@ async def introduce(plan: RunPlan, asked: Asked, progress: Progress) -> tuple[In
 
 
 async def measure(
-    plan: RunPlan, asked: Asked, met: tuple[Introduction, ...], pictures: Pictures, run_dir: RunDir, progress: Progress
+    plan: RunPlan,
+    asked: Asked,
+    met: tuple[Introduction, ...],
+    pictures: Pictures,
+    run_dir: RunDir,
+    progress: Progress,
+    replay: Offsets | None = None,
 ) -> bool:
     """The whole campaign. Returns whether a person or a signal ended it early. `plan.targets` are the targets as introduced."""
-    client = new_client(ca_file=asked.ca_file)
-    store = BodyStore(pictures)
+    seen: list[Callable[[RequestRecord], None]] = []
+
+    def see(record: RequestRecord) -> None:
+        if record.phase is Phase.QUALITY:
+            run_dir.append("answers", answer_line(record))
+        for listener in seen:
+            listener(record)
+
+    with _scrapers(plan.targets) as scrapers:
+        async with (
+            _gpus(plan.targets, run_dir, progress) as gpus,
+            _fleet(plan, asked, pictures, run_dir, see) as sent_by,
+        ):
+            campaign = Campaign(
+                plan,
+                run_dir,
+                {one.target.name: one for one in met},
+                *sent_by,
+                lambda name: _page(scrapers[name]),
+                gpus.energy,
+                progress,
+                replay,
+            )
+            seen.append(campaign.see)
+            with _signals(campaign):
+                await campaign.run()
+            return campaign.interrupted
+
+
+def answer_line(record: RequestRecord) -> dict[str, object]:
+    """One raw answer of the quality pass."""
+    return {
+        "target": record.target,
+        "pass": record.block,
+        "image_id": record.image_id,
+        "outcome": record.outcome,
+        "finish_reason": record.finish_reason,
+        "text": record.text,
+    }
+
+
+@contextlib.asynccontextmanager
+async def _fleet(
+    plan: RunPlan, asked: Asked, pictures: Pictures, run_dir: RunDir, see: Callable[[RequestRecord], None]
+) -> AsyncIterator[tuple[Fleet | LocalFleet, Fleet | Bodies]]:
+    """What sends, and what knows the pictures: one process, or as many as the load needs."""
+    workers = plan.load.workers or workers_needed(plan.load, os.cpu_count() or 1)
+    kit = ClientKit(plan, pictures, asked.keys, asked.ca_file)
+    if workers > 1:
+        fleet = Fleet(workers, kit, run_dir.path, see, retries=plan.load.retries)
+        yield fleet, fleet
+        return
+
+    def keep(record: RequestRecord) -> None:
+        run_dir.append("requests", record)
+        see(record)
+
+    tools = kit()
     try:
-        with _scrapers(plan.targets) as scrapers:
-            async with _gpus(plan.targets, run_dir, progress) as gpus:
-                campaign = Campaign(
-                    plan,
-                    run_dir,
-                    {one.target.name: one for one in met},
-                    LocalFleet(
-                        {t.name: Endpoint(client, t, plan.timeouts, asked.keys.get(t.name)) for t in plan.targets},
-                        bodies := {
-                            t.name: Bodies(pictures, plan.workload, t.model or "", store=store) for t in plan.targets
-                        },
-                        lambda record: keep(record),
-                    ),
-                    bodies[plan.targets[0].name],
-                    lambda name: _page(scrapers[name]),
-                    gpus.energy,
-                    progress,
-                )
-
-                def keep(record: RequestRecord) -> None:
-                    run_dir.append("requests", record)
-                    campaign.see(record)
-
-                with _signals(campaign):
-                    await campaign.run()
-                return campaign.interrupted
+        bodies = tools.bodies[plan.targets[0].name]
+        assert isinstance(bodies, Bodies)
+        yield LocalFleet(tools.doors, tools.bodies, keep, retries=plan.load.retries), bodies
     finally:
-        store.close()
-        await client.aclose()
+        await tools.close()
 
 
 async def _page(scraper: MetricsScraper) -> ServerSnapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
 from client.core.answers import Answer, decide_frame
@@ -21,6 +22,8 @@ from client.core.table import NEVER, Ints
 from client.errors import UsageError
 
 POWER_CAP = "power cap"
+FIRST, AGAIN, LOADED = PASSES = ("one at a time", "one at a time, again", "at the load")
+"""The passes of Phase.QUALITY, by block number (client.campaign.quality_passes)."""
 
 
 def measured_in(evidence: Evidence) -> Measured:
@@ -57,14 +60,15 @@ def _quality(evidence: Evidence, names: list[str]) -> tuple[dict[str, Quality], 
     decision = decide_frame(every, plan.workload.box_frame)
     quality = {}
     for name, given in answers.items():
-        found = target_quality(given, decision.frame, confidence=plan.confidence, seed=plan.seed)
-        quality[name] = found if decision.note is None else _noted(found, decision.note)
+        found = target_quality(_asked_once(given), decision.frame, confidence=plan.confidence, seed=plan.seed)
+        quality[name] = msgspec.structs.replace(found, frame_note=decision.note)
     pairs = {
         name: parity(
-            answers[names[0]],
-            answers[name],
+            _asked_once(answers[names[0]]),
+            _asked_once(answers[name]),
             decision.frame,
             margin=plan.iou_margin,
+            noise=_asked_twice(answers[names[0]]),
             confidence=plan.confidence,
             seed=plan.seed,
         )
@@ -73,16 +77,15 @@ def _quality(evidence: Evidence, names: list[str]) -> tuple[dict[str, Quality], 
     return quality, pairs
 
 
-def _noted(quality: Quality, note: str) -> Quality:
-    return Quality(
-        scores=quality.scores,
-        answers=quality.answers,
-        truths=quality.truths,
-        unreadable=quality.unreadable,
-        frame=quality.frame,
-        frame_note=note,
-        notes=quality.notes,
-    )
+def _asked_once(answers: list[Answer]) -> list[Answer]:
+    return [answer for answer in answers if answer.pass_ != AGAIN]
+
+
+def _asked_twice(answers: list[Answer]) -> tuple[list[Answer], list[Answer]] | None:
+    """The baseline's first and second answer to the same pictures: what one server differs from itself."""
+    again = [msgspec.structs.replace(answer, pass_=FIRST) for answer in answers if answer.pass_ == AGAIN]
+    first = [answer for answer in answers if answer.pass_ == FIRST]
+    return (first, again) if again and first else None
 
 
 def _answers(evidence: Evidence, name: str) -> list[Answer]:
@@ -98,7 +101,7 @@ def _answers(evidence: Evidence, name: str) -> list[Answer]:
         if fact is None:
             continue
         complete = table.outcome_of(row) is Outcome.OK and table.finish_reasons.get(row, "stop") != "length"
-        found.append(Answer(image_id, table.texts.get(row), fact.boxes, fact.width, fact.height, complete=complete))
+        found.append(Answer(image_id, table.texts.get(row), fact.boxes, fact.width, fact.height, pass_, complete))
     return found
 
 

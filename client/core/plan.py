@@ -126,6 +126,8 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     load: LoadProfile = LoadProfile()
     timeouts: Timeouts = Timeouts()
     design: Design = Design.INTERLEAVED
+    quality: int = 0
+    """Pictures asked for accuracy alone, after the load."""
     seed: int = 0
     primary: str = "e2e_p50"
     min_effect: float = 0.03

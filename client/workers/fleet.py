@@ -88,7 +88,7 @@ class Fleet:
     async def prepare(self, images: Sequence[int]) -> None:
         """Nothing: each worker prepares its own share when it is told of a block."""
 
-    def fact(self, image: int) -> ImageFact | None:
+    def known(self, image: int) -> ImageFact | None:
         """What a worker told of a picture that it sent; None for one that was not sent."""
         return self._facts.get(image)
 

@@ -158,6 +158,10 @@ class BodyStore:
         found = self._facts.get(number)
         return found if found is not None else self.pictures.case(number).fact()
 
+    def known(self, number: int) -> ImageFact | None:
+        """As `fact`, but None where the picture would have to be made again."""
+        return self._facts.get(self.pictures.number(number))
+
     async def build_all(self, numbers: list[int]) -> None:
         """Builds what is missing, with all cores when the pictures have to be drawn. Raises the first failure."""
         if (
@@ -264,6 +268,10 @@ class Bodies:
     def fact(self, i: int) -> ImageFact:
         """What is written down of picture `i`."""
         return self.store.fact(i)
+
+    def known(self, i: int) -> ImageFact | None:
+        """The same for a picture that was built lately; None for any other."""
+        return self.store.known(i)
 
     def close(self) -> None:
         """Ends the threads and gives the memory and the file back, for every `Bodies` of the same store."""
