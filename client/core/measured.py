@@ -101,6 +101,8 @@ def _answers(evidence: Evidence, name: str) -> list[Answer]:
         if fact is None:
             continue
         complete = table.outcome_of(row) is Outcome.OK and table.finish_reasons.get(row, "stop") != "length"
+        number = int(table["block"][row])
+        pass_ = PASSES[number] if phase is Phase.QUALITY and 0 <= number < len(PASSES) else "measure"
         found.append(Answer(image_id, table.texts.get(row), fact.boxes, fact.width, fact.height, pass_, complete))
     return found
 
