@@ -29,8 +29,6 @@ from server.tiny import lesson, network
 from server.tiny.shelf import Shelf, load, read_truth
 from server.tiny.task import AFTER, BEFORE, CELL, END, MODEL_FILES, Box, answer, iou, pixel_budget, read_answer
 
-WARM_STEPS = 300
-
 
 class Words:
     """Token ids of everything that is always the same."""
@@ -68,7 +66,7 @@ class Trainer:
         self.guide = torch.nn.Linear(hidden, 1).to(self.device)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.words = Words(self.device)
-        self.rate = asked.rate
+        self.rate, self.warm_steps = asked.rate, asked.warm_steps
         learnt = [*self.model.parameters(), *self.guide.parameters()]
         decayed = [p for p in learnt if p.ndim > 1]
         groups = [
@@ -85,7 +83,7 @@ class Trainer:
         """One update; `done` is the part of the training time that is over. The loss, not yet read back from the device."""
         rate = (
             self.rate
-            * min(1.0, (number + 1) / WARM_STEPS)
+            * min(1.0, (number + 1) / self.warm_steps)
             * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, done))) / 2)
         )
         for group in self.optimiser.param_groups:
@@ -193,6 +191,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tell-every", type=int, default=100, help="steps between two lines about the loss")
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--warm-steps", type=int, default=300, help="steps until the full rate")
     parser.add_argument("--steps", type=int, help="stop after so many steps, to try it")
     parser.add_argument("--start-with", type=int, default=2048, help="pictures to wait for before the first step")
     parser.add_argument("--keep", type=int, default=9000, help="pictures of one size kept in device memory")
