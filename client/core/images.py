@@ -37,6 +37,8 @@ _TURNS = {
 _RUNS_A_PROGRAM = ("EPS",)
 # Our own limit is lower than the one at which Pillow warns, and it is an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# A damaged EXIF block is passed over; nobody needs a line of source code on the terminal for it.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class _TooManyReads(OSError):
@@ -169,7 +171,9 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
 def _stretched(samples: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:
     finite = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(finite.min()), float(finite.max())
-    if low >= 0 and high <= 255:
+    if low >= 0 and high <= 1 and not np.all(finite == np.floor(finite)):
+        low, high = 0.0, 1.0
+    elif low >= 0 and high <= 255:
         low, high = 0.0, 255.0
     elif low >= 0 and 255 < high <= 65535:
         low, high = 0.0, 65535.0

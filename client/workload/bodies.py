@@ -163,25 +163,26 @@ class BodyStore:
         return self._facts.get(self.pictures.number(number))
 
     async def build_all(self, numbers: list[int]) -> None:
-        """Builds what is missing, with all cores when the pictures have to be drawn. Raises the first failure."""
-        if (
-            isinstance(self.pictures, SyntheticPictures)
-            and len(numbers) >= _WORTH_PROCESSES
-            and (os.cpu_count() or 1) > 1
-        ):
-            workers = min(16, os.cpu_count() or 1)
-            pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_become_helper)
-            try:
-                await self._build_on(numbers, pool, 2 * workers)
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-        else:
+        """Builds what is missing until the store is full, with all cores when the pictures have to be drawn.
+
+        Raises the first failure.
+        """
+        cores = os.cpu_count() or 1
+        if not isinstance(self.pictures, SyntheticPictures) or len(numbers) < _WORTH_PROCESSES or cores == 1:
             await self._build_on(numbers, self._threads, 8)
+            return
+        pool = ProcessPoolExecutor(min(16, cores), mp_context=get_context("spawn"), initializer=_become_helper)
+        try:
+            await self._build_on(numbers, pool, 2 * min(16, cores))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def _build_on(self, numbers: list[int], executor: Executor, at_once: int) -> None:
         waiting: deque[asyncio.Task[Encoded]] = deque()
         try:
             for number in numbers:
+                if self.full:
+                    break
                 waiting.append(self.start(number, executor))
                 if len(waiting) >= at_once:
                     await asyncio.shield(waiting.popleft())
@@ -240,10 +241,9 @@ class Bodies:
         Raises UsageError for a picture that cannot be used.
         """
         wanted = list(dict.fromkeys(self._pictures.number(i) for i in numbers))
-        missing = deque(number for number in wanted if not self.store.ready(number))
-        while missing and not self.store.full:
-            await self.store.build_all([missing.popleft() for _ in range(min(256, len(missing)))])
-        self._later = missing
+        missing = [number for number in wanted if not self.store.ready(number)]
+        await self.store.build_all(missing)
+        self._later = deque(number for number in missing if not self.store.ready(number))
 
     async def get(self, i: int) -> PreparedRequest:
         """The body with picture `i`: at once when it was prepared."""

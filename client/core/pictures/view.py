@@ -17,7 +17,8 @@ Points = NDArray[np.float64]
 """Rows of (x, y); also the matrices that map them."""
 _BEND_LIMIT = 0.8
 """Sine of the angle beyond which a bent surface goes on flat, so that the whole plane stays reachable."""
-_CELL = 32
+_CELLS = (8, 32)
+"""Smallest and largest side of a mesh cell, in pixels: an eighth of a can's radius, so that a cell is nearly flat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +132,13 @@ def choose_view(dice: Dice, aspect: float, frame: tuple[int, int]) -> tuple[View
 def mesh(
     view: View, frame: tuple[int, int], place: Points
 ) -> list[tuple[tuple[int, int, int, int], tuple[float, ...]]]:
-    """The frame in cells of 32 pixels, each with its quadrilateral of the drawn plane, for `PIL.Image.transform`.
+    """The frame in cells, each with its quadrilateral of the drawn plane, for `PIL.Image.transform`.
 
     `place` is the affine map (2x3) from the plane to the pixels of the drawn plane.
     """
-    xs = np.array([*range(0, frame[0], _CELL), frame[0]], dtype=np.float64)
-    ys = np.array([*range(0, frame[1], _CELL), frame[1]], dtype=np.float64)
+    cell = max(_CELLS[0], min(_CELLS[1], int(view.radius / 8) if view.radius else _CELLS[1]))
+    xs = np.array([*range(0, frame[0], cell), frame[0]], dtype=np.float64)
+    ys = np.array([*range(0, frame[1], cell), frame[1]], dtype=np.float64)
     grid = np.stack(np.meshgrid(xs, ys), axis=2).reshape(-1, 2)
     drawn = (view.to_plane(grid) @ place[:, :2].T + place[:, 2]).reshape(len(ys), len(xs), 2)
     cells = []
