@@ -538,3 +538,17 @@ def test_a_long_prefix_of_the_user_s_is_passed_over() -> None:
         "kv_cache_gib": 4.87
     }
     assert told("x" * 500 + " INFO 11-25 00:00:00 [a.py:1] Available KV cache memory: 4.87 GiB") == {}
+
+
+def test_json_records_tell_their_process() -> None:
+    lines = [
+        json.dumps(
+            {
+                "levelname": "INFO",
+                "message": f"Model loading took {gib} GiB memory and 1 seconds",
+                "vllm_process_name": f"Worker_TP{rank}",
+            }
+        )
+        for rank, gib in ((0, 7.9), (1, 8.1))
+    ]
+    assert read_lines(lines).weights_gib == 8.1
