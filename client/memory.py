@@ -14,27 +14,14 @@ from tabulate import tabulate
 from client.core.estimate import GIB, OVERHEAD_GIB, Fit, fit, kv_bytes_per_token, parameters, parts, weight_bytes
 from client.core.facts import TargetFacts, read_cache_config
 from client.core.findings import Kernel, Memory
-from client.core.kernel import capability_of, fp8_name
+from client.core.kernel import fp8_name
 from client.core.memory import breakdown, memory_of, story
 from client.core.model_config import MAX_BYTES, ModelConfig, read_model_config
 from client.errors import HalfweightError, UsageError
 from client.logfile import read_facts, read_text
+from client.memory_options import build_parser, check
 
 MAX_PAGE = 64 << 20
-REQUEST_TOKENS = 1068
-"""A 1024x759 picture (999 tokens), the question about it and a box as answer: see docs/memory.md."""
-
-EXAMPLES = """\
-examples:
-  docker logs vllm > vllm.log 2>&1; python -m client.memory --server-log vllm.log --gpu-gib 47.5
-  docker logs vllm 2>&1 | python -m client.memory --server-log - --json
-  curl -s localhost:8000/metrics > page.txt; python -m client.memory --metrics page.txt --config config.json --gpu-gib 47.5
-  python -m client.memory --server-log fp8.log --baseline-log bf16.log --gpu-gib 79.18     what fp8 did with the memory it saved
-  python -m client.memory --config config.json --gpu-gib 24 --utilization 0.9              will it fit, and how many requests
-
---gpu-gib is what torch sees: the total of nvidia-smi less what the driver reserves (48 GB RTX 6000 Ada: about 47.5).
-exit codes: 0 told, 2 an argument or a file cannot be used
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,95 +36,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m client.memory",
-        description="Where did the GPU memory of a vLLM server go? Reads a start-up log (vLLM 0.6 to 0.33), a /metrics page, a model's config.json.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--server-log", metavar="FILE", help="the server's log; '-' reads standard input")
-    parser.add_argument("--metrics", metavar="FILE", help="a saved /metrics page")
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help="the model's config.json (Qwen2-VL or Qwen2.5-VL): adds exact arithmetic and an estimate",
-    )
-    parser.add_argument(
-        "--baseline-log",
-        metavar="FILE",
-        help="log of the server to compare with, on the same GPU: explains the difference",
-    )
-    parser.add_argument("--gpu-gib", type=float, metavar="GIB", help="GPU memory that torch sees")
-    parser.add_argument("--gpu-name", metavar="NAME", help="name of the GPU, for the sentences")
-    parser.add_argument(
-        "--capability",
-        metavar="X.Y",
-        help="compute capability of the GPU (RTX 6000 Ada: 8.9), checked against the log's kernel",
-    )
-    parser.add_argument(
-        "--request-tokens",
-        type=float,
-        default=REQUEST_TOKENS,
-        metavar="N",
-        help=f"tokens of one request with its answer (default: {REQUEST_TOKENS}, the default photo)",
-    )
-    parser.add_argument(
-        "--utilization",
-        type=float,
-        metavar="U",
-        help="for the estimate: --gpu-memory-utilization (default: the server's, else 0.9)",
-    )
-    parser.add_argument(
-        "--overhead-gib",
-        type=float,
-        metavar="GIB",
-        help=f"for the estimate: activations, graphs, context (default: the server's, else {OVERHEAD_GIB:g})",
-    )
-    parser.add_argument(
-        "--kv-cache-dtype", default="auto", metavar="TYPE", help="for the estimate: auto or fp8 (default: auto)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    return parser
-
-
 def run(arguments: argparse.Namespace) -> str:
     """The whole answer as text. Raises UsageError for whatever cannot be read or meant."""
-    _check(arguments)
+    check(arguments)
     facts = read_facts(arguments.server_log) if arguments.server_log else TargetFacts()
     labels = _labels(arguments.metrics) if arguments.metrics else None
     config = read_model_config(read_text(arguments.config, MAX_BYTES), arguments.config) if arguments.config else None
-    total = round(arguments.gpu_gib * GIB) if arguments.gpu_gib else None
-    shared: dict[str, Any] = {
-        "config": config,
-        "gpu_total_bytes": total,
-        "mean_request_tokens": arguments.request_tokens,
-        "capability": arguments.capability,
-        "total_source": "--gpu-gib",
-    }
-    memory, kernel = memory_of(facts, cache_config=labels, **shared)
+    memory, kernel = _memory(arguments, facts, labels, config)
     sentences: tuple[str, ...] = ()
     if arguments.baseline_log:
         base = read_facts(arguments.baseline_log)
-        base_memory, _ = memory_of(base, **shared)
         names = _names(base, facts)
+        base_memory, _ = _memory(arguments, base, None, config)
         sentences = story(names[0], base_memory, names[1], memory, arguments.gpu_name)
     fits = _fits(arguments, config, memory) if config else ()
     if arguments.json:
-        told = {
-            "facts": facts,
-            "memory": memory,
-            "kernel": kernel,
-            "story": sentences,
-            "estimate": _estimate_json(config, fits),
-        }
+        told = {"facts": facts, "memory": memory, "kernel": kernel, "story": sentences}
+        told["estimate"] = _estimate_json(config, fits)
         return msgspec.json.format(msgspec.json.encode(told), indent=2).decode()
-    blocks = (
-        [_server_block(facts, memory, kernel, arguments.request_tokens)]
-        if arguments.server_log or arguments.metrics
-        else []
-    )
+    blocks = []
+    if arguments.server_log or arguments.metrics:
+        blocks.append(_server_block(facts, memory, kernel, arguments.request_tokens))
     if sentences:
         blocks.append("What became of the difference\n" + "\n".join(f"  - {sentence}" for sentence in sentences))
     if config:
@@ -145,31 +64,18 @@ def run(arguments: argparse.Namespace) -> str:
     return "\n\n".join(blocks)
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    if not (arguments.server_log or arguments.metrics or arguments.config):
-        raise UsageError("Nothing to read: give --server-log, --metrics or --config.", "See --help for examples.")
-    if arguments.baseline_log and not arguments.server_log:
-        raise UsageError(
-            "--baseline-log needs --server-log: a difference has two sides.", "Give the other server's log too."
-        )
-    if arguments.server_log == "-" and arguments.baseline_log == "-":
-        raise UsageError("Standard input can be only one of the two logs.", "Save the other to a file.")
-    for name, value, most in (
-        ("--gpu-gib", arguments.gpu_gib, 1e5),
-        ("--request-tokens", arguments.request_tokens, 1e9),
-        ("--utilization", arguments.utilization, 1.0),
-    ):
-        if value is not None and not 0 < value <= most:
-            raise UsageError(f"{name} {value:g} is not a number above 0 and up to {most:g}.", "")
-    if arguments.overhead_gib is not None and not 0 <= arguments.overhead_gib <= 1e5:
-        raise UsageError(f"--overhead-gib {arguments.overhead_gib:g} is not a number of GiB.", "")
-    if arguments.capability is not None and capability_of(arguments.capability) is None:
-        raise UsageError(
-            f"--capability {arguments.capability!r} is no compute capability.",
-            "Write it like 8.9 (nvidia-smi --query-gpu=compute_cap).",
-        )
-    if arguments.kv_cache_dtype != "auto" and not arguments.kv_cache_dtype.startswith("fp8"):
-        raise UsageError(f"--kv-cache-dtype {arguments.kv_cache_dtype!r} is not known here.", "Use auto or fp8.")
+def _memory(
+    arguments: argparse.Namespace, facts: TargetFacts, labels: dict[str, str] | None, config: ModelConfig | None
+) -> tuple[Memory, Kernel]:
+    return memory_of(
+        facts,
+        cache_config=labels,
+        config=config,
+        gpu_total_bytes=round(arguments.gpu_gib * GIB) if arguments.gpu_gib else None,
+        mean_request_tokens=arguments.request_tokens,
+        capability=arguments.capability,
+        total_source="--gpu-gib",
+    )
 
 
 def _labels(path: str) -> dict[str, str]:

@@ -82,6 +82,7 @@ WORDINGS: tuple[Wording, ...] = (
     _wording(*_PROFILE, then=r"non_torch_memory=(?P<non_torch_gib>NUM)GiB"),
     _wording(*_PROFILE, then=r"kv_cache_size=(?P<kv_cache_gib>NUM)GiB"),
     _wording(*_PROFILE, then=r"gpu_memory_utilization=(?P<utilization>NUM)"),
+    _wording("Initial free memory", then=r"Requested memory: (?P<utilization>NUM) \(util\), (?P<budget_gib>NUM) GiB"),
     # The whole breakdown: DEBUG from 0.11, INFO from 0.27 (there weights and non-torch are one number).
     _wording(*_USAGE, then=r"Free memory on device[\w: ]{0,20} \(NUM/(?P<total_gib>NUM) GiB\)"),
     _wording(*_USAGE, then=r"tilization is \((?P<utilization>NUM), (?P<budget_gib>NUM) GiB\)"),

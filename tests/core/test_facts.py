@@ -126,6 +126,7 @@ WORDED: list[tuple[str, dict[str, object]]] = [
         "model weights take 7.63GiB; non_torch_memory takes -0.08GiB; PyTorch activation peak memory takes 1.40GiB; the rest of the memory reserved for KV Cache is 12.10GiB.",
         {"total_gib": 23.57, "utilization": 0.9, "budget_gib": 21.21, "weights_gib": 7.63, "non_torch_gib": -0.08, "activations_gib": 1.4, "kv_cache_gib": 12.1},
     ),
+    ("Initial free memory: 46.40 GiB; Requested memory: 0.500000 (util), 23.75 GiB", {"utilization": 0.5, "budget_gib": 23.75}),
     (
         "Memory profiling takes 11.20 seconds. Total non KV cache memory: 20.19GiB; torch peak memory increase: 1.42GiB; non-torch forward increase memory: 0.51GiB; weights memory: 18.26GiB.",
         {"activations_gib": 1.42, "non_torch_gib": 0.51, "weights_gib": 18.26},
@@ -364,7 +365,10 @@ def test_impossible_figures_are_left_out_and_said() -> None:
 
 
 def test_merged_weights_and_non_torch_are_taken_apart() -> None:
-    facts = read_log("Model loading took 1.9 GiB memory and 1 seconds\n" + WORDED[27][0])
+    facts = read_log(
+        "Model loading took 1.9 GiB memory and 1 seconds\n"
+        + next(message for message, _ in WORDED if "consumed memory" in message)
+    )
     assert (facts.weights_gib, facts.non_torch_gib) == (1.9, 0.2)
 
 
@@ -538,3 +542,17 @@ def test_a_long_prefix_of_the_user_s_is_passed_over() -> None:
         "kv_cache_gib": 4.87
     }
     assert told("x" * 500 + " INFO 11-25 00:00:00 [a.py:1] Available KV cache memory: 4.87 GiB") == {}
+
+
+def test_json_records_tell_their_process() -> None:
+    lines = [
+        json.dumps(
+            {
+                "levelname": "INFO",
+                "message": f"Model loading took {gib} GiB memory and 1 seconds",
+                "vllm_process_name": f"Worker_TP{rank}",
+            }
+        )
+        for rank, gib in ((0, 7.9), (1, 8.1))
+    ]
+    assert read_lines(lines).weights_gib == 8.1

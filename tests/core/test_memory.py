@@ -94,6 +94,31 @@ def test_the_profile_of_an_old_version_adds_up() -> None:
     assert not any("miss the budget" in note or "exceed" in note for note in memory.notes)
 
 
+def test_debug_lines_of_0_11_add_up() -> None:
+    head = "(EngineCore_DP0 pid=7) DEBUG 09-28 21:12:43 [v1/worker/gpu_worker.py:284] "
+    memory, _ = memory_of(
+        read_log(
+            "INFO 09-28 21:12:00 [api_server.py:1] vLLM API server version 0.11.0\n"
+            f"{head}Model loading took 8.8000 GiB and 4.000000 seconds\n"
+            f"{head}Initial free memory: 46.40 GiB; Requested memory: 0.50 (util), 23.75 GiB\n"
+            f"{head}Memory profiling takes 14.40 seconds. Total non KV cache memory: 10.22GiB; torch peak memory increase: 1.40GiB; non-torch forward increase memory: 0.02GiB; weights memory: 8.80GiB.\n"
+            f"{head}Available KV cache memory: 13.53 GiB\n"
+            f"{head}Graph capturing finished in 7 secs, took 0.68 GiB\n"
+        )
+    )
+    rows = breakdown(memory)
+    assert [name for name, _, _ in rows] == [
+        "weights",
+        "KV cache",
+        "activations at peak",
+        "CUDA context, the rest",
+        "budget",
+    ]
+    assert memory.rest_gib == pytest.approx(0.02, abs=1e-6)
+    assert memory.source["budget_gib"] == "log"
+    assert not any("miss the budget" in note for note in memory.notes)
+
+
 def facts(**given: object) -> TargetFacts:
     return msgspec.structs.replace(TargetFacts(version="0.20.2", complete=True, utilization=0.5), **given)
 
