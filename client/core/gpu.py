@@ -15,11 +15,12 @@ from client.core.records import GpuSample, Phase, PhaseWindow
 Key = tuple[int, str | None]
 Series = dict[Key, tuple[NDArray[np.int64], NDArray[np.float64]]]
 
+POWER_CAP = "power cap"
 # nvml.h, nvmlClocksEventReasons.
 REASONS: dict[int, str] = {
     0x1: "idle",
     0x2: "application clocks",
-    0x4: "software power cap",
+    0x4: POWER_CAP,
     0x8: "hardware slowdown",
     0x10: "sync boost",
     0x20: "software thermal slowdown",
@@ -129,12 +130,12 @@ def _peak(samples: Sequence[GpuSample], field: str, windows: Sequence[PhaseWindo
 
 
 def _before(samples: Sequence[GpuSample], field: str, start_ns: int) -> int | None:
-    """Sum over GPUs of the last value before `start_ns`, if it is recent."""
+    """Sum over GPUs of the last value before `start_ns`. `samples` begin shortly before it, so that an old value is not taken for it."""
     every, total = series(samples, field), 0
     for key in _memory_keys(every):
         t, v = every[key]
         last = int(np.searchsorted(t, start_ns, side="right")) - 1
-        if last < 0 or t[last] < start_ns - IDLE_BEFORE_NS:
+        if last < 0:
             return None
         total += int(v[last])
     return total or None
@@ -284,8 +285,7 @@ def _clock_gates(a: GpuSummary, b: GpuSummary) -> list[Gate]:
     ratio = b.sm_mhz_median / a.sm_mhz_median
     if abs(ratio - 1) <= CLOCKS_DIFFER:
         return []
-    cap = "software power cap"
-    caps = f" (at the power cap in {a.reasons.get(cap, 0):.0%} and {b.reasons.get(cap, 0):.0%} of samples)"
+    caps = f" (at the power cap in {a.reasons.get(POWER_CAP, 0):.0%} and {b.reasons.get(POWER_CAP, 0):.0%} of samples)"
     return [
         Gate(
             code="gpu_clocks_differ",

@@ -120,6 +120,17 @@ def test_a_hole_in_the_samples_gives_no_integral() -> None:
     assert "a hole of 2.0 s" in (late["energy_integral_j"].note or "")
 
 
+def test_a_power_of_zero_is_no_reading() -> None:
+    samples = [sample(n / 10, power_mw=0 if n % 5 == 0 else 400_000) for n in range(200)]
+    found = energy("fp8", evidence(*samples), [window(2, 12)], 100)
+    assert found["mean_power_w"].value == pytest.approx(400)
+
+
+def test_one_window_has_its_borders_for_an_interval() -> None:
+    found = energy("fp8", evidence(*powered(400)), [window(2, 12)], 100)["joules_per_request"]
+    assert (found.low, found.value, found.high) == pytest.approx((39.6, 40, 40.4))
+
+
 def test_instant_power_is_used_only_where_every_window_has_it() -> None:
     half = tuple(
         msgspec.structs.replace(s, power_instant_mw=500_000 if s.mono_ns < 8 * S else None) for s in powered(400)
@@ -317,7 +328,7 @@ def test_the_real_h100s_memory_is_told_by_both_apis() -> None:
     assert found.idle_v2_bytes <= found.peak_v2_bytes
     assert found.total_bytes == 85_520_809_984
     assert found.sm_mhz_median == pytest.approx(1970, abs=15)
-    assert found.reasons["software power cap"] == pytest.approx(0.4, abs=0.2)
+    assert found.reasons["power cap"] == pytest.approx(0.4, abs=0.2)
     assert gpu_gates([found]) == ()
 
 
@@ -327,6 +338,8 @@ def test_idle_is_read_just_before_the_first_request_only() -> None:
     late = [s for s in samples if s.mono_ns >= 21 * S]
     assert gpu_summary("fp8", evidence(*late), [window(20, 30)]).idle_v2_bytes is None
     assert gpu_summary("fp8", evidence(*late), [window(20, 30)]).peak_v2_bytes == 30
+    old = [s for s in samples if s.mono_ns < 8 * S or s.mono_ns > 20 * S]
+    assert gpu_summary("fp8", evidence(*old), [window(20, 30)]).idle_v2_bytes is None
 
 
 def test_mig_memory_is_not_counted_twice() -> None:
@@ -363,7 +376,7 @@ def test_a_lone_process_is_the_servers_and_two_need_a_name() -> None:
 def test_what_the_gpu_did_wrong_becomes_a_gate() -> None:
     hot = GpuSummary(target="fp8", sm_mhz_median=1300, reasons={"hardware thermal slowdown": 0.2}, lost=True, fake=True)
     cool = GpuSummary(
-        target="bf16", sm_mhz_median=1980, reasons={"software power cap": 0.9, "idle": 0.05},
+        target="bf16", sm_mhz_median=1980, reasons={"power cap": 0.9, "idle": 0.05},
         processes={"1": 5, "2": 6, "3": None},
     )  # fmt: skip
     gates = gpu_gates([cool, hot], servers_alive=2)
@@ -383,7 +396,7 @@ def test_a_lost_gpu_inside_the_phases_is_seen() -> None:
 
 def test_reasons_have_names_and_unknown_bits_keep_their_number() -> None:
     assert clock_reasons(0) == ()
-    assert clock_reasons(0x4 | 0x40) == ("software power cap", "hardware thermal slowdown")
+    assert clock_reasons(0x4 | 0x40) == ("power cap", "hardware thermal slowdown")
     assert clock_reasons(0x4000) == ("0x4000",)
 
 

@@ -183,6 +183,15 @@ def test_a_driver_reload_restarts_nvml_once_for_all_gpus(error: Error) -> None:
     assert nvml.calls.count("init") == 1
 
 
+def test_two_gpus_that_saw_the_same_reload_restart_nvml_once() -> None:
+    bench = Bench(ScriptedNvml(gpu(0), gpu(1)))
+    seen = bench.library.generation
+    bench.nvml.calls.clear()
+    bench.library.restart(seen)
+    bench.library.restart(seen)
+    assert bench.nvml.calls == ["shutdown", "init"]
+
+
 def test_a_gpu_that_never_failed_gets_a_new_handle_after_a_restart() -> None:
     bench = Bench(ScriptedNvml(gpu(0), gpu(1)))
     old = bench.pollers[1].device

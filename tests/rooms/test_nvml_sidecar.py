@@ -284,6 +284,18 @@ def test_the_hub_pages_and_tells_what_it_dropped() -> None:
     assert stamps(hub.since(-1, 2)) == [800, 900]
 
 
+def test_the_newest_state_is_merged_from_parts_and_wiped_by_a_loss() -> None:
+    hub = Hub()
+    hub.emit(sample(100, used_v2=1, sm_mhz=1980, power_mw=5))
+    hub.emit(sample(150, energy_mj=77))
+    hub.emit(sample(160, used_v2=2))
+    assert hub.newest() == [sample(160, used_v2=2, sm_mhz=1980, power_mw=5, energy_mj=77)]
+    hub.emit(sample(200, sm_mhz=1500, absent={"power_mw": "N/A", "used_v2": "N/A"}))
+    assert hub.newest() == [sample(200, sm_mhz=1500, energy_mj=77, absent={"power_mw": "N/A", "used_v2": "N/A"})]
+    hub.emit(sample(300, absent={"*": "GPU is lost"}))
+    assert hub.newest() == [sample(300, absent={"*": "GPU is lost"})]
+
+
 def test_a_file_that_fails_stops_the_file_only(capsys: Any) -> None:
     class Full(io.BytesIO):
         def write(self, _: Any) -> int:

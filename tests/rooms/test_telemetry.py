@@ -223,6 +223,19 @@ def test_another_hosts_samples_are_moved_to_our_clock_with_a_stated_error() -> N
         )
 
 
+def test_the_same_boot_with_another_clock_is_estimated_all_the_same() -> None:
+    """A time namespace gives a container its own monotonic clock on the same boot."""
+
+    def clock(_: object) -> tuple[int, bytes]:
+        return 200, json.dumps({"mono_ns": time.monotonic_ns() + 5 * 10**9, "boot_id": telemetry.boot_id()}).encode()
+
+    with other_host(5 * 10**9, clock=clock) as site:
+        client = SidecarClient(site.url)
+        client.open()
+        assert client.offset.offset_ns == pytest.approx(5e9, abs=0.5e9)
+        assert client.offset.error_ns
+
+
 def test_a_sidecar_that_goes_away_costs_samples_not_the_run() -> None:
     with other_host(0) as site:
         client, seen = SidecarClient(site.url, timeout_s=0.5), list[GpuSample]()
