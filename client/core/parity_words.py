@@ -68,11 +68,9 @@ def _texts(parity: Parity) -> str:
     overlap = (
         f"; the boxes of the two overlap with a mean IoU of {between.value:.3f}" if between.value is not None else ""
     )
-    meaning = {
-        Word.NON_INFERIOR: ": other words, but not less accuracy",
-        Word.BETTER: "",
-        Word.WORSE: "",
-    }.get(parity.word, "")
+    high = parity.iou_difference.high
+    held = parity.word is Word.NON_INFERIOR and high is not None and high >= 0
+    meaning = ": other words, but not less accuracy" if held else ""
     return f"{_of(same)} answers are the same text{overlap}{meaning}."
 
 

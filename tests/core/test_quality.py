@@ -324,6 +324,7 @@ def test_a_small_sure_loss_inside_the_margin_is_named() -> None:
     found = parity(*jittered(400, 0.0003, 0.0008, seed=2), BoxFrame.UNIT)
     assert found.word is Word.NON_INFERIOR
     assert "a loss, but one that matters less than the margin" in found.sentence
+    assert "not less accuracy" not in found.sentence
 
 
 def test_a_difference_no_larger_than_the_noise_is_not_called_worse() -> None:
