@@ -22,6 +22,7 @@ from client.core.findings import (
     TargetFindings,
 )
 from client.core.gates import LOOKS, Seen, fired
+from client.core.levels import knee, levels
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
 from client.core.parts import Measured
@@ -202,6 +203,7 @@ def _composed(
     plan = evidence.plan
     reasons = spoiled_by(gates, plan.primary)
     load = load_sentence(plan)
+    steps = levels(evidence, gates)
     missing = missing_facts(comparisons[0]) if comparisons else ()
     if comparisons:
         advice = recommend(comparisons[0], plan.primary, load, reasons[0] if reasons else None, missing)
@@ -226,6 +228,8 @@ def _composed(
         targets=targets,
         comparison=comparisons[0] if comparisons else None,
         comparisons=comparisons,
+        levels=steps,
+        knees={name: None if (at := knee(steps, name)) is None else at.label for name in targets} if steps else {},
         gates=gates,
         recommendation=advice,
         not_measured=missing,

@@ -202,6 +202,17 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class Level(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a sweep. `metrics`: target -> metric -> estimate; `effects`: candidate -> short name -> effect."""
+
+    number: int
+    knob: str
+    value: float
+    label: str
+    metrics: dict[str, dict[str, Estimate]] = {}
+    effects: dict[str, dict[str, Effect]] = {}
+
+
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     result: str
@@ -249,6 +260,10 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """The first candidate against the baseline; the only one of a pair."""
     comparisons: tuple[Comparison, ...] = ()
     """Every candidate against the baseline."""
+    levels: tuple[Level, ...] = ()
+    """Of a sweep, in its order. The first level carries the verdict above."""
+    knees: dict[str, str | None] = {}
+    """Of a sweep: target -> label of the level after which throughput stops growing; None: it grew to the end."""
     gates: tuple[Gate, ...] = ()
     recommendation: Recommendation = Recommendation(action=Action.NONE, sentence="Nothing was compared.")
     thresholds: tuple[Threshold, ...] = ()

@@ -6,7 +6,7 @@ from tabulate import tabulate
 
 from client.core.findings import Findings, Severity
 from client.reports.format import estimate
-from client.reports.tables import headers, main_rows, unsupported
+from client.reports.tables import headers, level_rows, main_rows, unsupported
 
 
 def render(findings: Findings) -> str:
@@ -65,6 +65,20 @@ def _table(findings: Findings) -> str:
     if lacking := unsupported(findings):
         note += f" {lacking}."
     return f"{title}\n\n{table}\n\n{note}"
+
+
+def _levels(findings: Findings) -> str:
+    if not findings.levels:
+        return ""
+    head, rows = level_rows(findings)
+    align = ["left", *["right"] * (len(head) - 1)]
+    knees = "; ".join(
+        f"{safe(name)}: "
+        + ("throughput grew to the last level" if at is None else f"throughput stops growing after {at}")
+        for name, at in findings.knees.items()
+    )
+    table = tabulate(rows, headers=head, tablefmt="pipe", disable_numparse=True, colalign=align)
+    return f"## Load by load\n\n{table}\n\nKnee: {knees}."
 
 
 def _not_measured(findings: Findings) -> str:

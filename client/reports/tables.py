@@ -153,3 +153,20 @@ def _error_row(findings: Findings) -> Row:
         kinds = ", ".join(f"{count} {name}" for name, count in sorted(target.errors.items()))
         cells.append(f"{failed} of {target.requests_sent}" + (f" ({kinds})" if kinds else ""))
     return ["Failed requests", *cells, *("" for _ in findings.comparisons)]
+
+
+def level_rows(findings: Findings) -> tuple[Row, list[Row]]:
+    """Header and rows of a sweep: a row for each level, latency and throughput of each target beside each other."""
+    names = list(findings.targets)
+    head = ["Load", *(f"{name} {what}" for what in ("E2E p50", "TTFT p50", "throughput") for name in names)]
+    head += [f"{pair.candidate}: {what}" for pair in findings.comparisons for what in ("E2E p50", "throughput")]
+    rows = []
+    for level in findings.levels:
+        row = [level.label]
+        for metric in ("e2e_ms_p50", "ttft_ms_p50", "requests_per_s"):
+            row += [estimate(level.metrics.get(name, {}).get(metric), interval=False) for name in names]
+        for pair in findings.comparisons:
+            effects = level.effects.get(pair.candidate, {})
+            row += [change(effects.get(short)) for short in ("e2e_p50", "requests_per_s")]
+        rows.append(row)
+    return head, rows

@@ -7,7 +7,7 @@ import textwrap
 from tabulate import tabulate
 
 from client.core.findings import Findings, Severity
-from client.reports.tables import headers, main_rows, unsupported
+from client.reports.tables import headers, level_rows, main_rows, unsupported
 
 WIDTH = 100
 
@@ -23,7 +23,7 @@ def _wrap(text: str, first: str = "", rest: str | None = None) -> str:
 
 
 def render(findings: Findings) -> str:
-    parts = [_top(findings), _table(findings), _foot(findings)]
+    parts = [_top(findings), _table(findings), _levels(findings), _foot(findings)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -51,6 +51,14 @@ def _table(findings: Findings) -> str:
     if lacking := unsupported(findings):
         note += f"\n{lacking}"
     return f"{table}\n{note}"
+
+
+def _levels(findings: Findings) -> str:
+    if not findings.levels:
+        return ""
+    head, rows = level_rows(findings)
+    align = ["left", *["right"] * (len(head) - 1)]
+    return tabulate(rows, headers=head, tablefmt="simple", disable_numparse=True, colalign=align)
 
 
 def _foot(findings: Findings) -> str:

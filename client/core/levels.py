@@ -1,0 +1,54 @@
+"""A sweep, level by level: the same metrics and the same words as for a single load, and where the gain of more load ends."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from client.core.blocks import levels_of
+from client.core.estimates import arm_metrics
+from client.core.evidence import Evidence
+from client.core.findings import Gate, Level
+from client.core.metrics import Arm, arm
+from client.core.pairing import sides
+from client.core.plan import LoadProfile
+from client.core.verdict import effects
+
+KNEE_GAIN = 0.10
+"""Throughput that grows by less than this from one level to the next has stopped growing: more load only adds waiting."""
+
+
+def levels(evidence: Evidence, gates: tuple[Gate, ...] = ()) -> tuple[Level, ...]:
+    """Empty when nothing was swept. A level that was not reached (an interrupted run) has no metrics."""
+    plan = evidence.plan
+    if plan.load.sweep is None:
+        return ()
+    return tuple(
+        _level(evidence, number, load, value, gates)
+        for number, (load, value) in enumerate(zip(levels_of(plan.load), plan.load.sweep.values, strict=True))
+    )
+
+
+def _level(evidence: Evidence, number: int, load: LoadProfile, value: float, gates: tuple[Gate, ...]) -> Level:
+    plan = evidence.plan
+    arms: dict[str, Arm] = {
+        target.name: arm(evidence.records, target.name, plan.timeouts, level=number) for target in plan.targets
+    }
+    metrics = {name: arm_metrics(mine, plan) for name, mine in arms.items() if len(mine)}
+    baseline = plan.targets[0].name
+    compared = {}
+    for target in plan.targets[1:]:
+        if baseline in metrics and target.name in metrics:
+            both = sides(arms[baseline], arms[target.name], plan.design)
+            compared[target.name] = effects(both, metrics[baseline], metrics[target.name], gates, plan)
+    knob = plan.load.sweep.knob if plan.load.sweep is not None else "concurrency"
+    label = f"{value:g} in flight" if knob == "concurrency" else f"{value:g} requests/s"
+    return Level(number=number, knob=knob, value=value, label=label, metrics=metrics, effects=compared)
+
+
+def knee(found: tuple[Level, ...], target: str) -> Level | None:
+    """The last level up to which throughput still grew by KNEE_GAIN for each step; None when it grew to the end or was not measured."""
+    rates = [(level, level.metrics[target]["requests_per_s"].value) for level in found if target in level.metrics]
+    for (level, rate), (_, after) in pairwise(rates):
+        if rate is not None and after is not None and after < rate * (1 + KNEE_GAIN):
+            return level
+    return None
