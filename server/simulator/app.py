@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -201,16 +201,6 @@ def build_app(service: Service) -> ASGIApp:
             return JSONResponse({"detail": "Not Found"}, 404)
         return Response(service.metrics.page(service.engine), headers={"content-type": metrics.CONTENT_TYPE})
 
-    async def samples(request: HttpRequest) -> Response:
-        try:
-            since = int(request.query_params.get("since", "0"))
-        except ValueError:
-            return PlainTextResponse("since: a whole number of monotonic nanoseconds is needed\n", 400)
-        return Response(service.gpu.since(since), media_type="application/jsonl")
-
-    async def gpu_health(_: HttpRequest) -> Response:
-        return JSONResponse({"status": "ok", "gpus": 1, "fake": True, "simulated": s.profile.name})
-
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         service.start()
@@ -224,7 +214,6 @@ def build_app(service: Service) -> ASGIApp:
         Route("/ping", health, methods=["GET", "POST"]),
         Route("/version", version),
         Route("/metrics", metrics_page),
-        Route("/samples", samples),
-        Route("/gpu/health", gpu_health),
+        *service.gpu.routes(),
     ]
     return Guard(Starlette(routes=routes, lifespan=lifespan), s.api_key, service)

@@ -7,7 +7,13 @@ import json
 import random
 import time
 from collections import deque
+from itertools import islice
+from pathlib import Path
 from typing import Any
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 from server.simulator.engine import Step
 from server.simulator.profile import MIB, Profile
@@ -16,12 +22,15 @@ PERIOD_S = 0.1
 KEPT = 36_000
 """One hour of samples."""
 POWER_CAP_REASON = 0x4
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SimulatedGpu:
     def __init__(self, profile: Profile, utilization: float, seed: int) -> None:
         self._card = profile.card
         self._arm = profile.arm
+        self._uuid = f"GPU-simulated-{profile.name}-{profile.precision}"
+        self._profile = profile.name
         self._at_rest = profile.used_at_rest(utilization)
         self._random = random.Random(f"{seed}:gpu")
         self._busy_s = self._prefill_s = 0.0
@@ -45,8 +54,14 @@ class SimulatedGpu:
             due += PERIOD_S
             await asyncio.sleep(max(0.0, due - loop.time()))
 
-    def since(self, mono_ns: int) -> str:
-        return "".join(line for stamp, line in self._lines if stamp > mono_ns)
+    def since(self, mono_ns: int, limit: int) -> str:
+        """The first `limit` samples after a monotonic stamp, one a line."""
+        return "".join(islice((line for stamp, line in self._lines if stamp > mono_ns), limit))
+
+    def energy(self) -> str:
+        """The energy counter alone, at this moment."""
+        now = {"mono_ns": time.monotonic_ns(), "wall_ns": time.time_ns()}
+        return _line(now | {"gpu": 0, "uuid": self._uuid, "energy_mj": round(self._energy_mj), "fake": True})
 
     def _sample(self) -> tuple[int, str]:
         mono, wall = time.monotonic_ns(), time.time_ns()
@@ -59,7 +74,7 @@ class SimulatedGpu:
         goal = self._card.idle_c + (self._card.full_c - self._card.idle_c) * watts / self._card.cap_watts
         self._temperature += (goal - self._temperature) * PERIOD_S / 20
         sample = self._fields(mono, wall, busy, watts)
-        return mono, json.dumps(sample, separators=(",", ":")) + "\n"
+        return mono, _line(sample)
 
     def _watts(self, busy: float, prefill: float) -> float:
         """Decode is bound by memory and draws less than prefill, which goes up to the cap."""
@@ -77,7 +92,7 @@ class SimulatedGpu:
             "mono_ns": mono,
             "wall_ns": wall,
             "gpu": 0,
-            "uuid": "GPU-00000000-51ed-51ed-51ed-000000000000",
+            "uuid": self._uuid,
             "used_v1": used + card.reserved_mib * MIB,
             "used_v2": used,
             "reserved": card.reserved_mib * MIB,
@@ -92,3 +107,34 @@ class SimulatedGpu:
             "reasons": POWER_CAP_REASON if capped or self.clock_factor < 1 else 0,
             "fake": True,
         }
+
+    # --- the sidecar's routes ---
+    def routes(self) -> list[Route]:
+        return [
+            Route("/samples", self._samples),
+            Route("/energy", self._energy),
+            Route("/clock", self._clock),
+            Route("/gpu/health", self._health),
+        ]
+
+    async def _samples(self, request: HttpRequest) -> Response:
+        try:
+            since = int(request.query_params.get("since", "0"))
+            limit = int(request.query_params.get("limit", str(KEPT)))
+        except ValueError:
+            return PlainTextResponse("since and limit are whole numbers\n", 400)
+        return Response(self.since(since, max(0, limit)), media_type="application/jsonl")
+
+    async def _energy(self, _: HttpRequest) -> Response:
+        return Response(self.energy(), media_type="application/jsonl")
+
+    async def _clock(self, _: HttpRequest) -> Response:
+        boot = BOOT_ID.read_text().strip() if BOOT_ID.exists() else None
+        return JSONResponse({"mono_ns": time.monotonic_ns(), "wall_ns": time.time_ns(), "boot_id": boot})
+
+    async def _health(self, _: HttpRequest) -> Response:
+        return JSONResponse({"status": "ok", "gpus": 1, "fake": True, "simulated": self._profile})
+
+
+def _line(sample: dict[str, Any]) -> str:
+    return json.dumps(sample, separators=(",", ":")) + "\n"

@@ -97,7 +97,12 @@ _HISTOGRAMS = {
         "Histogram of new KV tokens computed during prefill (excluding cached tokens).",
     ),
 }
+RATES = ("prefix_cache_queries", "prefix_cache_hits", "mm_cache_queries", "mm_cache_hits")
 REASONS = ("stop", "length", "abort", "error", "repetition")
+
+
+Totals = dict[str, int]
+"""Counters that the periodic line of the log needs, by their names here."""
 
 
 class Metrics(Observer):
@@ -105,6 +110,7 @@ class Metrics(Observer):
 
     def __init__(self, model: str, cache_config: dict[str, str]) -> None:
         self._registry = CollectorRegistry()
+        self._total = dict.fromkeys(("prompt_tokens", "generation_tokens", *RATES), 0)
         GCCollector(self._registry)
         PlatformCollector(self._registry)
         ProcessCollector(registry=self._registry)
@@ -167,32 +173,40 @@ class Metrics(Observer):
         for state in ("awake", "weights_offloaded", "discard_all"):
             sleep.labels(**labels, sleep_state=state).set(1 if state == "awake" else 0)
 
+    def totals(self) -> Totals:
+        return dict(self._total)
+
     # --- what happens ---
+    def _count(self, name: str, by: int = 1) -> None:
+        self._counter[name].inc(by)
+        if name in self._total:
+            self._total[name] += by
+
     def prefix(self, queried: int, hit: int) -> None:
-        self._counter["prefix_cache_queries"].inc(queried)
-        self._counter["prefix_cache_hits"].inc(hit)
+        self._count("prefix_cache_queries", queried)
+        self._count("prefix_cache_hits", hit)
 
     def pictures(self, queried: int, hit: int) -> None:
-        self._counter["mm_cache_queries"].inc(queried)
-        self._counter["mm_cache_hits"].inc(hit)
+        self._count("mm_cache_queries", queried)
+        self._count("mm_cache_hits", hit)
 
     def step(self, step: Step, seconds: float) -> None:
         self._histogram["iteration_tokens_total"].observe(step.tokens)
 
     def first_token(self, request: Request) -> None:
-        self._counter["prompt_tokens"].inc(request.prompt_tokens)
-        self._counter["prompt_tokens_cached"].inc(request.cached)
+        self._count("prompt_tokens", request.prompt_tokens)
+        self._count("prompt_tokens_cached", request.cached)
         self._source["local_cache_hit"].inc(request.cached)
         self._source["local_compute"].inc(request.prompt_tokens - request.cached)
-        self._counter["generation_tokens"].inc()
+        self._count("generation_tokens")
         self._histogram["time_to_first_token_seconds"].observe((request.first_token or 0) - request.arrived)
 
     def token(self, request: Request, gap: float) -> None:
-        self._counter["generation_tokens"].inc()
+        self._count("generation_tokens")
         self._histogram["inter_token_latency_seconds"].observe(gap)
 
     def preempted(self) -> None:
-        self._counter["num_preemptions"].inc()
+        self._count("num_preemptions")
 
     def ended(self, request: Request, reason: str, max_tokens: int) -> None:
         """A finished or aborted request; times that never came to be are left out."""

@@ -17,8 +17,11 @@ from server.simulator.gpu import SimulatedGpu
 from server.simulator.metrics import Metrics, cache_config
 from server.simulator.profile import Profile
 from server.simulator.prompt import lay_out
+from server.simulator.startlog import say, stats_line
 from server.simulator.timing import Timing
 from server.simulator.vision import Glance, glance, look
+
+STATS_PERIOD_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ class Settings:
     faults: Faults = field(default_factory=lambda: Faults(()))
 
 
-Eye = Callable[[bytes], Awaitable[tuple[answer.Box, ...]]]
+Eye = Callable[[bytes], Awaitable[answer.Box | None]]
 """Looks at a picture's bytes; raises Refusal."""
 
 
@@ -95,12 +98,24 @@ class Service(Observer):
         return Metrics(s.served, config)
 
     def start(self) -> None:
-        self._background = [asyncio.create_task(work) for work in (self.engine.run(), self.gpu.run(), self._throttle())]
+        self._background = [
+            asyncio.create_task(work) for work in (self.engine.run(), self.gpu.run(), self._throttle(), self._report())
+        ]
 
     def stop(self) -> None:
         for task in self._background:
             task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _report(self) -> None:
+        """The periodic line of the log; nothing is said while nothing happens."""
+        before = self.metrics.totals()
+        while True:
+            await asyncio.sleep(STATS_PERIOD_S)
+            now = self.metrics.totals()
+            if now != before or self.engine.running or self.engine.waiting:
+                say("APIServer", "loggers.py:271", stats_line(self.engine, before, now, STATS_PERIOD_S))
+            before = now
 
     async def _throttle(self) -> None:
         fault = self.settings.faults.get("throttle")
@@ -137,7 +152,7 @@ class Service(Observer):
         except BaseException:
             self._frontend.in_flight -= 1
             raise
-        talk = self._answer(ask, seen[-1].digest if seen else None, tables[-1] if seen else ())
+        talk = self._answer(ask, seen[-1].digest if seen else None, tables[-1] if seen else None)
         room = s.max_model_len - prompt.tokens
         if len(talk.pieces) > room:
             talk.pieces, talk.reason, talk.stop = talk.pieces[:room], "length", None
@@ -147,7 +162,7 @@ class Service(Observer):
         loop.call_later(self.timing.ingest(), self._add, request)
         return talk
 
-    async def _look(self, data: bytes) -> tuple[answer.Box, ...]:
+    async def _look(self, data: bytes) -> answer.Box | None:
         """In a thread, beside the modelled time of the API server, so that it disturbs no token."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, look, data)
 
@@ -162,13 +177,12 @@ class Service(Observer):
         if talk.request is not None and not talk.request.closed:
             self.engine.abort(talk.request)
 
-    def _answer(self, ask: Ask, digest: str | None, tables: tuple[answer.Box, ...]) -> Talk:
+    def _answer(self, ask: Ask, digest: str | None, table: answer.Box | None) -> Talk:
         s = self.settings
         max_new = ask.max_tokens or s.max_model_len
         text = answer.SMALL_TALK
         if digest is not None:
-            box = tables[0] if tables else answer.GUESS
-            told = answer.noisy(box, digest, s.profile.precision, s.seed, ask.temperature, ask.seed)
+            told = answer.noisy(table or answer.GUESS, digest, s.profile.precision, s.seed, ask.temperature, ask.seed)
             text = answer.write_boxes([told], s.answer_form)
         pieces, reason = answer.as_tokens(text, max_new, ask.min_tokens, ask.ignore_eos)
         pieces, stop = answer.cut_at_stop(pieces, ask.stop)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
+from server.simulator.engine import Engine
 from server.simulator.profile import Profile
 
 VERSION = "0.20.2+simulated"
@@ -104,6 +105,24 @@ def start_lines(
     took = f"init engine (profile, create kv cache, warmup model) took {arm.init_s:.2f} s (compilation: {arm.compile_s:.2f} s)"
     yield 0.96, (core, "core.py:299", took)
     yield 0.98, (api, "api_server.py:598", "Supported tasks: ['generate']")
+
+
+def stats_line(engine: Engine, before: dict[str, int], now: dict[str, int], seconds: float) -> str:
+    """Rates over the last period, cache hit rates since the start."""
+
+    def per_second(name: str) -> float:
+        return max(0, now[name] - before[name]) / seconds
+
+    def hit_rate(cache: str) -> float:
+        return 100 * now[f"{cache}_hits"] / max(1, now[f"{cache}_queries"])
+
+    return (
+        f"Engine 000: Avg prompt throughput: {per_second('prompt_tokens'):.1f} tokens/s, "
+        f"Avg generation throughput: {per_second('generation_tokens'):.1f} tokens/s, "
+        f"Running: {len(engine.running)} reqs, Waiting: {len(engine.waiting)} reqs, "
+        f"GPU KV cache usage: {100 * engine.pool.usage:.1f}%, "
+        f"Prefix cache hit rate: {hit_rate('prefix_cache'):.1f}%, MM cache hit rate: {hit_rate('mm_cache'):.1f}%"
+    )
 
 
 def _gib(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The simulated model's eye: opens a picture as vLLM would, and finds white-ish framed tables of text lines in it."""
+"""Opening pictures as vLLM would, with its refusals, and looking at them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import numpy as np
 from PIL import Image as Pictures
 from PIL import UnidentifiedImageError
 
+from server.simulator import eye
 from server.simulator.answer import Box
 from server.simulator.ask import Refusal
 from server.simulator.tokens import image_tokens
-
-SIDE = 320
-"""Longest side at which the detector looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +51,12 @@ def glance(data: bytes) -> Glance:
     return Glance(hashlib.blake2b(data, digest_size=12).hexdigest(), width, height, tokens)
 
 
-def look(data: bytes) -> tuple[Box, ...]:
-    """The tables in a picture, best first. Raises Refusal for a picture that is not whole."""
+def look(data: bytes) -> Box | None:
+    """The nutrition table in a picture, None where none is seen. Raises Refusal for a picture that is not whole."""
     try:
         with Pictures.open(io.BytesIO(data)) as picture:
-            picture.draft("L", (SIDE, SIDE))
-            grey = picture.convert("L")
+            picture.draft("L", (eye.SIDE, eye.SIDE))
+            grey = picture.convert("L").resize((eye.SIDE, eye.SIDE), Pictures.Resampling.BOX)
     except (OSError, SyntaxError, ValueError) as error:
         raise Refusal(f"Failed to load image: {error}") from None
-    grey.thumbnail((SIDE, SIDE), Pictures.Resampling.BOX)
-    return find_tables(np.asarray(grey, dtype=np.float32))
-
-
-def find_tables(grey: np.ndarray) -> tuple[Box, ...]:
-    """Boxes in 0..1, the best one first; empty when nothing looks like a table."""
-    bright = grey > np.percentile(grey, 80)
-    rows = np.flatnonzero(bright.mean(axis=1) > 0.3)
-    columns = np.flatnonzero(bright.mean(axis=0) > 0.3)
-    if not rows.size or not columns.size:
-        return ()
-    h, w = grey.shape
-    return ((columns[0] / w, rows[0] / h, (columns[-1] + 1) / w, (rows[-1] + 1) / h),)
+    return eye.find_table(np.asarray(grey))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import selectors
 import statistics
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from simulated import body, photo
 
@@ -23,6 +23,9 @@ RECORDED_JPEG_BYTES = {
     (2048, 1518): 1_225_000,
 }
 """About what the recording's pictures weigh (they were noise)."""
+
+
+Result = TypeVar("Result")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -47,13 +50,8 @@ class _Jump(selectors.SelectSelector):
         return super().select(0)
 
 
-def in_virtual_time(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(work())
-
-
-async def blind(data: bytes) -> tuple[Box, ...]:
-    return ()
+async def blind(data: bytes) -> Box | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,7 @@ async def closed_loop(service: Service, bodies: list[bytes], concurrency: int) -
     results: list[Timed] = []
 
     async def worker() -> None:
-        for data in left:
-            results.append(await timed(service, data))
+        results.extend([await timed(service, data) for data in left])
 
     await asyncio.gather(*(worker() for _ in range(concurrency)))
     return results
@@ -144,18 +141,37 @@ def phases(bodies: Bodies) -> list[tuple[str, list[bytes], int]]:
     ]
 
 
-def replay(precision: str, seed: int = 0, profile: str = "h100") -> dict[str, list[Timed]]:
-    settings = Settings(profile=load_profile(profile, precision), served="m", seed=seed, utilization=0.45)
+def with_service(settings: Settings, work: Callable[[Service], Coroutine[Any, Any, Result]]) -> Result:
+    """Runs `work` against a service whose clock is virtual and whose eye is shut."""
 
-    async def campaign() -> dict[str, list[Timed]]:
+    async def run() -> Result:
         service = Service(settings, eye=blind)
         service.start()
-        results = {name: await closed_loop(service, bodies, n) for name, bodies, n in phases(Bodies())}
-        service.stop()
-        return results
+        try:
+            return await work(service)
+        finally:
+            service.stop()
 
-    answer: dict[str, list[Timed]] = in_virtual_time(campaign)
-    return answer
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(run())
+
+
+def settings(profile: str, precision: str, **more: Any) -> Settings:
+    data = load_profile(profile, precision)
+    return Settings(**{"profile": data, "served": "m", "utilization": data.card.utilization} | more)
+
+
+def replay(precision: str, seed: int = 0, only: Sequence[str] = ()) -> dict[str, list[Timed]]:
+    """The phases of the recording (or `only` some), one after the other against one service."""
+
+    async def campaign(service: Service) -> dict[str, list[Timed]]:
+        return {
+            name: await closed_loop(service, bodies, n)
+            for name, bodies, n in phases(Bodies())
+            if not only or name in only
+        }
+
+    return with_service(settings("h100", precision, seed=seed), campaign)
 
 
 def medians(results: list[Timed]) -> dict[str, float]:
