@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> str:
     if sentences:
         blocks.append("What became of the difference\n" + "\n".join(f"  - {sentence}" for sentence in sentences))
     if config:
-        blocks.append(_estimate_block(arguments, config, fits))
+        blocks.append(_estimate_block(config, fits, arguments.request_tokens, facts.version or ""))
     return "\n\n".join(blocks)
 
 
@@ -210,49 +210,40 @@ def _details(facts: TargetFacts, memory: Memory, kernel: Kernel, request_tokens:
     return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
-def _estimate_block(arguments: argparse.Namespace, config: ModelConfig, fits: Sequence[Fit]) -> str:
+def _estimate_block(config: ModelConfig, fits: Sequence[Fit], request_tokens: float, version: str) -> str:
     if config.quantized is not None:
-        return f"{arguments.config} is of a checkpoint that is quantised already ({config.quantized}): its weights are not estimated."
-    lines = ["Estimate from the model's config.json", ""]
-    table: list[tuple[str, ...]] = [
-        (part.name, f"{part.parameters:,}", f"{part.bytes_as('bf16'):,}", f"{part.bytes_as('fp8'):,}")
-        for part in parts(config)
-    ]
-    totals = [parameters(config), weight_bytes(config), weight_bytes(config, "fp8")]
-    table.append(("total", *(f"{total:,}" for total in totals)))
-    table.append(("in GiB", "", *(f"{total / GIB:.2f}" for total in totals[1:])))
-    lines.append(
-        tabulate(
-            table,
-            ("part", "parameters", "bf16 bytes", "online fp8 bytes"),
-            colalign=("left", "right", "right", "right"),
-            disable_numparse=True,
-        )
-    )
-    lines += [
-        "",
-        f"KV cache: {kv_bytes_per_token(config):,} bytes for each token, {kv_bytes_per_token(config, 'fp8'):,} with --kv-cache-dtype fp8",
-    ]
+        return f"The config is of a checkpoint that is quantised already ({config.quantized}): its weights are not estimated."
+    each, each_fp8 = kv_bytes_per_token(config), kv_bytes_per_token(config, "fp8")
+    cache = f"KV cache: {each:,} bytes for each token, {each_fp8:,} with --kv-cache-dtype fp8"
+    blocks = ["Estimate from the model's config.json", _weights_table(config), cache]
     if not fits:
-        return "\n".join([*lines, "Give --gpu-gib to see what fits on a card."])
-    first = fits[0]
-    lines += [
-        "",
-        f"Budget {first.budget_gib:.2f} GiB, {first.overhead_gib:.2f} GiB of it for activations, graphs and context",
-    ]
-    kinds = ("bf16", f"fp8 (--quantization {fp8_name('', 'cuda')})", "fp8, vision tower in bf16")
-    found = [
+        return "\n\n".join([*blocks, "Give --gpu-gib to see what fits on a card."])
+    budget, overhead = fits[0].budget_gib, fits[0].overhead_gib
+    blocks.append(f"Budget {budget:.2f} GiB, {overhead:.2f} GiB of it for activations, graphs and context")
+    kinds = ("bf16", f"fp8 (--quantization {fp8_name(version, 'cuda')})", "fp8, vision tower in bf16")
+    rows = [
         (kind, f"{item.weights_gib:.2f}", _left(item), f"{item.kv_cache_tokens:,}", f"{item.requests:,}")
         for kind, item in zip(kinds, fits, strict=False)
     ]
-    heads = ("weights as", "GiB", "KV cache GiB", "tokens", f"requests of {arguments.request_tokens:,.0f}")
-    return "\n".join(
-        [
-            *lines,
-            "",
-            tabulate(found, heads, colalign=("left", "right", "right", "right", "right"), disable_numparse=True),
-        ]
-    )
+    heads = ("weights as", "GiB", "KV cache GiB", "tokens", f"requests of {request_tokens:,.0f}")
+    blocks.append(_table(rows, heads))
+    return "\n\n".join(blocks)
+
+
+def _weights_table(config: ModelConfig) -> str:
+    rows: list[tuple[str, ...]] = [
+        (part.name, f"{part.parameters:,}", f"{part.bytes_as('bf16'):,}", f"{part.bytes_as('fp8'):,}")
+        for part in parts(config)
+    ]
+    sizes = (weight_bytes(config), weight_bytes(config, "fp8"))
+    rows.append(("total", f"{parameters(config):,}", *(f"{size:,}" for size in sizes)))
+    rows.append(("in GiB", "", *(f"{size / GIB:.2f}" for size in sizes)))
+    return _table(rows, ("part", "parameters", "bf16 bytes", "online fp8 bytes"))
+
+
+def _table(rows: Sequence[tuple[str, ...]], heads: tuple[str, ...]) -> str:
+    """Names to the left, numbers to the right, as they were written."""
+    return tabulate(rows, heads, colalign=("left", *("right" for _ in heads[1:])), disable_numparse=True)
 
 
 def _left(item: Fit) -> str:

@@ -32,6 +32,13 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    _what(parser)
+    _numbers(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    return parser
+
+
+def _what(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server-log", metavar="FILE", help="the server's log; '-' reads standard input")
     parser.add_argument("--metrics", metavar="FILE", help="a saved /metrics page")
     parser.add_argument(
@@ -44,6 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="log of the server to compare with, on the same GPU: explains the difference",
     )
+
+
+def _numbers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu-gib", type=float, metavar="GIB", help="GPU memory that torch sees")
     parser.add_argument("--gpu-name", metavar="NAME", help="name of the GPU, for the sentences")
     parser.add_argument(
@@ -73,8 +83,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--kv-cache-dtype", default="auto", metavar="TYPE", help="for the estimate: auto or fp8 (default: auto)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    return parser
 
 
 def check(arguments: argparse.Namespace) -> None:

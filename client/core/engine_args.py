@@ -6,6 +6,8 @@ import ast
 import re
 from typing import Any
 
+from client.core.loglines import plain
+
 _PAIR = re.compile(
     r"(?:'(\w{1,60})': |\b(\w{1,60})=)('[^']{0,500}'|-?\d{1,15}(?:\.\d{1,12})?\b|True\b|False\b|\['[^\]]{0,500}'\])"
 )
@@ -35,7 +37,7 @@ def _literal(message: str) -> dict[str, Any] | None:
         return None
     if not isinstance(value, dict):
         return None
-    return {name: _plain(given) for name, given in list(value.items())[:_MOST] if isinstance(name, str)}
+    return {plain(name): _plain(given) for name, given in list(value.items())[:_MOST] if isinstance(name, str)}
 
 
 def _scalar(text: str) -> Any:
@@ -45,16 +47,18 @@ def _scalar(text: str) -> Any:
     if text.startswith("["):
         return _QUOTED.findall(text)
     if text.startswith("'"):
-        return text[1:-1]
+        return plain(text[1:-1])
     return float(text) if "." in text else int(text)
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
     """JSON-like values stay, everything else becomes short text."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, str):
+        return plain(value)
+    if value is None or isinstance(value, bool | int | float):
         return value
     if depth < 4 and isinstance(value, list | tuple):
         return [_plain(item, depth + 1) for item in value[:50]]
     if depth < 4 and isinstance(value, dict):
-        return {str(name): _plain(item, depth + 1) for name, item in list(value.items())[:50]}
-    return str(value)[:200]
+        return {plain(str(name)): _plain(item, depth + 1) for name, item in list(value.items())[:50]}
+    return plain(str(value)[:200])

@@ -30,6 +30,8 @@ _PLACE = r"(?:\[?[\w./-]{1,120}:\d{1,6}\]? )"
 _FULL = re.compile(rf"\b{_LEVEL} \d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d{{1,6}})? {_PLACE}")
 _BARE = re.compile(rf"{_LEVEL}:? +{_PLACE}?")
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
 
 class LogLine(msgspec.Struct, frozen=True):
     """`level` and `process` are empty where the line does not tell. `process` has no pid: it names the same process after a restart."""
@@ -90,6 +92,11 @@ def _from_json(text: str, process: str) -> LogLine:
         inner, named = _outer(_COLOUR.sub("", found.log.rstrip("\r\n")))
         return _from_text(inner, named or process)
     return LogLine(text, "", process)
+
+
+def plain(text: str) -> str:
+    """Without what a terminal would obey: a log may hold anything, and parts of it are printed."""
+    return _CONTROL.sub("", text)
 
 
 def pieces(line: LogLine) -> Iterator[LogLine]:

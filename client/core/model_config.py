@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from client.core.loglines import plain
 from client.errors import UsageError
 
 MAX_BYTES = 1 << 20
@@ -141,7 +142,7 @@ def _model(fields: _Fields, raw: dict[str, Any], family: str, name: str) -> Mode
         attention_bias=fields.raw.get("attention_bias", True) is not False,
         vision=_vision_of(raw, hidden, family, name),
         max_positions=fields.number("max_position_embeddings") if "max_position_embeddings" in fields.raw else None,
-        quantized=str(method.get("quant_method", "unknown"))[:60] if isinstance(method, dict) else None,
+        quantized=plain(str(method.get("quant_method", "unknown")))[:60] if isinstance(method, dict) else None,
     )
 
 

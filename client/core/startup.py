@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from client.core.engine_args import read_args
-from client.core.loglines import LogLine
+from client.core.loglines import LogLine, plain
 from client.core.wordings import (
     BANNER,
     BANNER_MODEL,
@@ -101,7 +101,7 @@ class StartUp:
         return False
 
     def take(self, line: LogLine) -> None:
-        message = line.message.strip()
+        message = plain(line.message).strip()
         if not message:
             return
         if _engine_line(message):

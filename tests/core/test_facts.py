@@ -379,6 +379,17 @@ def test_secrets_never_leave_the_log() -> None:
     assert facts.engine_args["max_num_batched_tokens"] == 8192
 
 
+def test_nothing_that_a_terminal_obeys_comes_out() -> None:
+    log = (
+        "non-default args: {'model': 'a\\x1b]0;owned\\x07\\u202eb', '\\x9b1m': 1}\n"
+        "INFO 11-25 00:00:00 [a.py:1] Initializing an LLM engine (v0.6.3) with config: model='m\x1b[2Jx\x07y'\n"
+        "ERROR 11-25 00:00:00 [a.py:1] ValueError: \x1b]0;owned\x07 bad\n"
+    )
+    text = msgspec.json.encode(read_log(log)).decode()
+    assert not any(sign in text for sign in ("\\u001b", "\\u0007", "\x9b", "\u202e"))
+    assert read_log(log).model == "mxy"
+
+
 def test_arguments_that_are_no_python_are_read_pair_by_pair() -> None:
     line = "non-default args: {'model': 'a\\xz', 'port': 007, 'served_model_name': ['x', 'y'], 'enforce_eager': True, 'ratio': 0.5, 'o': <X>}"
     assert read_log(line).engine_args == {

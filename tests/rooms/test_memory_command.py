@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from client.core.loglines import MAX_LINE
 from client.memory import main
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -103,6 +104,13 @@ def test_a_log_in_utf_16_with_broken_bytes_is_read(tmp_path: Path, capsys: pytes
     for log in (wide, broken):
         assert main(["--server-log", str(log)]) == 0
         assert "442,224" in capsys.readouterr().out
+
+
+def test_the_tail_of_a_huge_line_is_no_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "huge.log"
+    log.write_text("x" * MAX_LINE + "Available KV cache memory: 99.0 GiB\n" + Path(FP8).read_text())
+    assert main(["--server-log", str(log), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["facts"]["kv_cache_gib"] == 23.62
 
 
 @pytest.mark.parametrize(
