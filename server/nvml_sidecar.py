@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ EXAMPLES = """examples:
   python -m server.nvml_sidecar --fake tests/golden/gpu/bf16.gpu.jsonl    no GPU: replay a recording, marked so
 
 routes: /info /clock /samples?since=<mono_ns>[&limit=N] /energy /metrics /health
-exit codes: 0 ended as asked, 2 usage, 3 no GPU can be read, 6 the file or the port cannot be opened
+exit codes: 0 ended as asked, 2 usage, 3 no GPU can be read, 6 the file or the port cannot be opened, 130 interrupted
 """
 
 
@@ -201,6 +202,7 @@ def play(args: argparse.Namespace, recording: replay.Recording, out: BinaryIO | 
 
 def announce(info: Info, sock: socket.socket) -> None:
     host, port = sock.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
     what = ", ".join(f"{g.gpu}: {g.name or 'unnamed GPU'}" for g in info.gpus)
     kind = "REPLAYS A RECORDING (not this host's GPU)" if info.fake else "watches"
     print(f"nvml sidecar {kind} {what} on http://{host}:{port}", file=sys.stderr, flush=True)
@@ -254,5 +256,11 @@ def show_once(args: argparse.Namespace, nvml: Any, recording: replay.Recording |
     return 0
 
 
+def _end(*_: object) -> None:
+    """`docker stop` is an end as asked for: NVML is shut down and the exit code is 0."""
+    raise SystemExit(0)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(main())

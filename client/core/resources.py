@@ -115,8 +115,13 @@ def energy(
     by_counter, by_integral = _total(counter, too_short), _total(integral, too_short or gpu.why)
     chosen, source = (counter, by_counter) if by_counter.value is not None else (integral, by_integral)
     origin = None if by_counter.value is not None else f"from the integral of power ({_why(counter)})"
-    requests = _ratio(chosen, ok_by_window, ok_requests, source, seconds, confidence)
-    power = _power(chosen, measured, source, seconds, confidence)
+    if origin is not None and gpu.clock_error_ns:
+        origin += f", clocks of the two hosts known to ±{gpu.clock_error_ns / 1e6:.1f} ms"
+    # Samples of another host may be misplaced by the clocks' error; the counter is read at the borders themselves.
+    slack_s = REFRESH_S if origin is None else REFRESH_S + (gpu.clock_error_ns or 0) / S
+    borders = min(1.0, slack_s * len(measured) / seconds) if seconds else 1.0
+    requests = _ratio(chosen, ok_by_window, ok_requests, source, borders, confidence)
+    power = _power(chosen, measured, source, borders, confidence)
     found = {
         "energy_counter_j": by_counter,
         "energy_integral_j": by_integral,
@@ -191,7 +196,7 @@ def _figure(value: float, unit: str, half: float, borders: float, parts: int, cl
     what = f"over {parts} blocks, with" if clusters else "from"
     return Estimate(
         value=value,
-        low=value * math.exp(-half) * (1 - borders),
+        low=value * math.exp(-half) * (1 - borders) or None,
         high=value * math.exp(half) * (1 + borders),
         n=parts,
         unit=unit,
@@ -200,7 +205,7 @@ def _figure(value: float, unit: str, half: float, borders: float, parts: int, cl
 
 
 def _ratio(
-    parts: Sequence[Part], by_window: Sequence[int] | None, ok: int, total: Estimate, seconds: float, confidence: float
+    parts: Sequence[Part], by_window: Sequence[int] | None, ok: int, total: Estimate, borders: float, confidence: float
 ) -> Estimate:
     if total.value is None:
         return Estimate(unit="J", note=total.note)
@@ -212,17 +217,17 @@ def _ratio(
         if clusters
         else 0.0
     )
-    return _figure(total.value / ok, "J", half, REFRESH_S * len(parts) / seconds, len(parts), clusters)
+    return _figure(total.value / ok, "J", half, borders, len(parts), clusters)
 
 
 def _power(
-    parts: Sequence[Part], windows: Sequence[PhaseWindow], total: Estimate, seconds: float, confidence: float
+    parts: Sequence[Part], windows: Sequence[PhaseWindow], total: Estimate, borders: float, confidence: float
 ) -> Estimate:
     if total.value is None:
         return Estimate(unit="W", note=total.note)
     lengths = [(w.end_ns - w.start_ns) / S for w in windows]
     half = _interval([p.joules or 0.0 for p in parts], lengths, confidence)
-    return _figure(total.value / seconds, "W", half, REFRESH_S * len(parts) / seconds, len(parts), len(parts) > 1)
+    return _figure(total.value / sum(lengths), "W", half, borders, len(parts), len(parts) > 1)
 
 
 def _noted(estimate: Estimate, origin: str | None) -> Estimate:

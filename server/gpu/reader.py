@@ -20,7 +20,7 @@ GPU_GONE = frozenset({GPU_IS_LOST, RESET_REQUIRED, GPU_NOT_FOUND}) | DRIVER_GONE
 # NVML_VALUE_NOT_AVAILABLE (-1) as it looks in unsigned fields.
 NOT_AVAILABLE = frozenset({2**32 - 1, 2**64 - 1})
 # valueType of a field value -> name in its union (nvmlValueType_t).
-FIELD_TYPES = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal"}
+FIELD_TYPES = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
 
 
 class NoGpu(Exception):

@@ -243,7 +243,7 @@ def test_a_replay_is_marked_in_every_line_and_ends_by_a_signal(tmp_path: Path) -
     assert 'fake="true"' in httpx.get(url + "/metrics", trust_env=False).text
     assert "no energy counter" in httpx.get(url + "/energy", trust_env=False).text
     child.send_signal(signal.SIGTERM)
-    child.wait(15)
+    assert child.wait(15) == 0
     child.stderr.close()
     _, *lines = out.read_text().splitlines()
     assert len(lines) >= 5
