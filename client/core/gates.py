@@ -351,6 +351,17 @@ def cut_short(seen: Seen) -> Iterator[Gate]:
         )
 
 
+def other_questions(seen: Seen) -> Iterator[Gate]:
+    """Two saved runs only: they must have been asked the same."""
+    found = seen.evidence.plan_differences
+    if found:
+        yield invalid(
+            "other_question",
+            f"The two runs were not asked the same: {'; '.join(found[:4])}{' …' if len(found) > 4 else ''}.",
+            "Run both with the same workload and load, then compare.",
+        )
+
+
 def overload(seen: Seen) -> Iterator[Gate]:
     """Open loop only: more work arrives than the server finishes, so latency grows as long as one measures."""
     if seen.plan.load.arrival is Arrival.CLOSED:
@@ -373,7 +384,7 @@ def overload(seen: Seen) -> Iterator[Gate]:
 
 LOOKS: tuple[Look, ...] = (
     lost_workers, late_sends, late_stamps, busy_generator, collector_pauses, held_back, failures, unequal_failures, timeouts,
-    too_few, output_lengths, prompt_lengths, repeated_images, overload, settled, cut_short,
+    too_few, output_lengths, prompt_lengths, repeated_images, other_questions, overload, settled, cut_short,
 )  # fmt: skip
 
 
