@@ -81,7 +81,7 @@ def answer(question: Question) -> dict[str, object]:
     return {
         "world": world.name, "design": design, "metric": metric, "n": n, "true_effect": effect, "coverage": covered * share,
         "wrong_word_rate": wrong * share, "power": right * share, "half_width": round(float(np.median(widths)), 5), "campaigns": campaigns,
-        "bounded": bounded * share,
+        "promised": world.promised and not design.startswith("naive"), "bounded": bounded * share,
     }  # fmt: skip
 
 

@@ -33,6 +33,8 @@ class World:
     tail: float | None = None
     drift: float = 0.0
     wander: float = 0.0
+    promised: bool = True
+    """False: outside what any of the designs can promise; told beside the others so that the limit is seen."""
 
 
 WORLDS: tuple[World, ...] = (
@@ -40,8 +42,8 @@ WORLDS: tuple[World, ...] = (
     World("autocorrelated", sigma=0.06, rho=0.6, machine=0.08),
     World("heavy tails", sigma=0.08, tail=2.5),
     World("drift 10 %", drift=0.10),
-    World("random walk 5 %", wander=0.05),
     World("drift + autocorrelated + heavy tails", sigma=0.06, rho=0.6, machine=0.06, tail=3.0, drift=0.10),
+    World("random walk 5 %", wander=0.05, promised=False),
 )
 
 

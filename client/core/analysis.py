@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from client.core.across import WARNING
 from client.core.counters import Difference, difference
 from client.core.estimates import NOT_MEASURED, arm_metrics, single_request
 from client.core.evidence import Evidence
@@ -48,7 +49,7 @@ def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  #
     seen = Seen(evidence=evidence, arms=arms, counters=counters, sides=pairs, gpu=measured.gpu)
     gates = fired(seen, LOOKS + SERVER_LOOKS)
     targets = {t.name: target_findings(t, seen, measured) for t in plan.targets}
-    comparisons = tuple(compare(both, targets, gates, plan, measured) for both in pairs)
+    comparisons = tuple(compare(both, targets, gates, evidence, measured) for both in pairs)
     return _composed(evidence, targets, comparisons, gates)
 
 
@@ -150,8 +151,9 @@ def _notes(mine: Arm) -> tuple[str, ...]:
 
 
 def compare(
-    both: Sides, targets: dict[str, TargetFindings], gates: tuple[Gate, ...], plan: RunPlan, measured: Measured
+    both: Sides, targets: dict[str, TargetFindings], gates: tuple[Gate, ...], evidence: Evidence, measured: Measured
 ) -> Comparison:
+    plan = evidence.plan
     candidate, baseline = both.parts[0].target, both.parts[1].target
     a, b = targets[baseline], targets[candidate]
     about = tuple(g for g in gates if not g.targets or set(g.targets) & {baseline, candidate})
@@ -164,18 +166,20 @@ def compare(
         effects=found,
         parity=measured.parity.get(candidate, Parity(margin=plan.iou_margin)),
         memory_story=measured.memory_story.get(candidate, ()),
-        notes=_design_notes(both),
+        notes=_design_notes(both, evidence.separate_runs),
     )
 
 
-def _design_notes(both: Sides) -> tuple[str, ...]:
+def _design_notes(both: Sides, separate: bool) -> tuple[str, ...]:
     n = both.requests_per_arm
     found = [
         f"Requests are paired by image ({n} pairs)."
         if both.paired
         else "Requests are not paired: the arms saw different or repeated images."
     ]
-    if both.design is Design.SERIAL:
+    if separate:
+        found.insert(0, WARNING)
+    elif both.design is Design.SERIAL:
         found.append(
             "One server at a time: the baseline was measured before and after, and what it drifted in between widens every interval."
             if both.second_a

@@ -25,6 +25,7 @@ from client.core.stats import (
     normal_point,
     quantile,
     quantile_rows,
+    resampled_inflation,
     t_point,
 )
 
@@ -33,6 +34,8 @@ REPLICATES_LONG = 1000
 """For more than 300 values, where each costs more and the ends of the interval lie closer together."""
 MANY = 2000
 """From here on batch means take over: as exact, and linear in n."""
+EXPANDED = 20
+"""Below this many independent values percentile intervals of quantiles are widened too; above it resampled quantiles spread enough."""
 CELLS = 4_000_000
 """Numbers held at once while resampling: 32 MB."""
 Index = npt.NDArray[np.int64]
@@ -145,17 +148,39 @@ def stationary_index(rng: np.random.Generator, n: int, rows: int, length: int) -
     return (np.take_along_axis(fresh, last_start, axis=1) + column - last_start) % n
 
 
-def dependence(series: AnySeries) -> tuple[int, float]:
-    """(block length, variance inflation) of a series; clusters count as independent."""
+@dataclass(frozen=True, slots=True)
+class Dependence:
+    """Of neighbours in a series: mean block length to resample with, variance inflation, and the factor by which replicates must still
+    be spread around their point, because finite blocks lose some of the autocorrelation."""
+
+    length: int = 1
+    inflation: float = 1.0
+    spread: float = 1.0
+
+
+def dependence(series: AnySeries) -> Dependence:
+    """Clusters count as independent of one another."""
     if isinstance(series, Clusters):
-        return 1, 1.0
-    if isinstance(series, Shares):
-        series = Series(series.below, None)
-    finite = series.values[np.isfinite(series.values)]
+        return Dependence()
+    values = series.below if isinstance(series, Shares) else series.values
+    finite = values[np.isfinite(values)]
     if len(finite) < 8:
-        return 1, 1.0
-    logs = np.log(np.maximum(np.minimum(series.values, finite.max()), 1e-9))
-    return block_length(logs), inflation(logs)
+        return Dependence()
+    return depends(np.log(np.maximum(np.minimum(values, finite.max()), 1e-9)))
+
+
+def depends(series: Floats) -> Dependence:
+    if len(series) < 8:
+        return Dependence()
+    whole = inflation(series)
+    if whole == 1.0:
+        return Dependence()
+    length = block_length(series)
+    return Dependence(length, whole, math.sqrt(max(whole / resampled_inflation(series, length), 1.0)))
+
+
+def _levels(confidence: float, effective: float, expanded: bool) -> tuple[float, float]:
+    return expanded_levels(confidence, effective) if expanded else ((1 - confidence) / 2, (1 + confidence) / 2)
 
 
 def expanded_levels(confidence: float, effective: float) -> tuple[float, float]:
@@ -177,14 +202,17 @@ def contrast(
         return Contrast(None, None, n, "none")
     if n > MANY:
         return _batched(parts, weights, point, paired, confidence)
-    lengths, effective = _shared_dependence(parts, paired)
-    replicates = _replicates(parts, paired, lengths, np.random.default_rng(list(seed)))
-    w = np.asarray(weights)
+    depend = _dependences(parts, paired)
+    replicates = _replicates(parts, paired, [d.length for d in depend], np.random.default_rng(list(seed)))
+    w, spread = np.asarray(weights), np.array([d.spread for d in depend])
     with np.errstate(invalid="ignore", divide="ignore"):
-        logs, plain = np.log(replicates) @ w, replicates @ w
-    levels = expanded_levels(confidence, effective)
-    method = "stationary bootstrap" if max(lengths) > 1 else "bootstrap"
-    if all(isinstance(part, Series) and part.p is None for part in parts):
+        logs = (np.log(point) + spread * (np.log(replicates) - np.log(point))) @ w
+        plain = (point + spread * (replicates - point)) @ w
+    means = all(isinstance(part, Series) and part.p is None for part in parts)
+    effective = min(len(part) / d.inflation for part, d in zip(parts, depend, strict=True))
+    levels = _levels(confidence, effective, expanded=means or effective < EXPANDED or max(d.length for d in depend) > 1)
+    method = "stationary bootstrap" if max(d.length for d in depend) > 1 else "bootstrap"
+    if means:
         levels = _bca_levels(logs, float(np.log(point) @ w), _jackknife(parts, w, paired), levels)
         method += ", BCa"
     return Contrast(
@@ -192,18 +220,15 @@ def contrast(
     )
 
 
-def _shared_dependence(parts: Sequence[AnySeries], paired: bool) -> tuple[list[int], float]:
-    """Block length for each part, and the effective number of observations."""
-    if paired and not any(isinstance(part, Clusters) for part in parts):
-        times = [
-            part.below if isinstance(part, Shares) else part.values for part in parts if not isinstance(part, Clusters)
-        ]
-        logs = [np.log(np.maximum(np.minimum(time, 1e12), 1e-9)) for time in times]
-        gap = logs[0] - np.mean(logs[1:], axis=0)
-        found = block_length(gap), inflation(gap)
-        return [found[0]] * len(parts), len(gap) / found[1]
-    found_each = [dependence(part) for part in parts]
-    return [length for length, _ in found_each], min(len(p) / f for p, (_, f) in zip(parts, found_each, strict=True))
+def _dependences(parts: Sequence[AnySeries], paired: bool) -> list[Dependence]:
+    """One for each part; paired parts share that of their log ratios, as they are resampled together."""
+    if not paired or any(isinstance(part, Clusters) for part in parts):
+        return [dependence(part) for part in parts]
+    times = [
+        part.below if isinstance(part, Shares) else part.values for part in parts if not isinstance(part, Clusters)
+    ]
+    logs = [np.log(np.maximum(np.minimum(time, 1e12), 1e-9)) for time in times]
+    return [depends(logs[0] - np.mean(logs[1:], axis=0) if len(logs) > 1 else logs[0])] * len(parts)
 
 
 def _replicates(parts: Sequence[AnySeries], paired: bool, lengths: list[int], rng: np.random.Generator) -> Floats:

@@ -42,7 +42,7 @@ def latency_values(arm: Arm, metric: str) -> tuple[Floats, float]:
         return arm.gaps, float(owners)  # gaps of one answer move together: an answer counts once
     values = arm.latency[metric]
     values = values[~np.isnan(values)]
-    return values, len(values) / dependence(Series(values, 0.5))[1] if len(values) else 0.0
+    return values, len(values) / dependence(Series(values, 0.5)).inflation if len(values) else 0.0
 
 
 def quantile_estimate(values: Floats, p: float, confidence: float, effective: float, arm: Arm) -> Estimate:

@@ -63,5 +63,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     interrupted: bool = False
     complete: bool = True
     """False when the run ended before its plan did (kill -9)."""
+    separate_runs: bool = False
+    """True when the arms come from two saved runs (`client.compare`): nothing pairs them in time."""
+    plan_differences: tuple[str, ...] = ()
+    """Separate runs only: what was asked differently of the two, beyond their length."""
     host: dict[str, str] = {}
     versions: dict[str, str] = {}

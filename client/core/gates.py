@@ -274,24 +274,36 @@ def prompt_lengths(seen: Seen) -> Iterator[Gate]:
 
 def repeated_images(seen: Seen) -> Iterator[Gate]:
     """From the records alone: an image sent again within the same stay of a server may be answered from its caches."""
-    for target, arm in seen.arms.items():
-        parts = [p for both in seen.sides for p in both.parts if p.target == target] or [arm]
-        again = max((1 - len(np.unique(p.image)) / len(p) for p in parts if len(p)), default=0.0)
-        counted = seen.counters.get(target, Difference())
-        rates = [rate for rate in (counted.image_hit_rate, counted.prefix_hit_rate) if rate is not None]
-        if again <= limits.REPEATED_IMAGES or (
-            len(rates) == 2 and rates[0] <= limits.IMAGE_HITS and rates[1] <= limits.PREFIX_HITS
-        ):
-            continue
-        distinct = len(np.unique(arm.image))
-        told = "the caches answered" if rates else "its caches could answer, and no counters say otherwise"
-        yield invalid(
-            "repeated_images",
-            f"{len(arm)} measured requests to {target} carried {distinct} different image{'s' if distinct > 1 else ''}: {told}, so latency and throughput say nothing about serving different images.",
-            "Leave out --repeat-image, or give a folder with more images.",
-            (target,),
-            WITHOUT_TPOT,
-        )
+    again = [
+        target
+        for target in seen.arms
+        if _repeats(seen, target) and not _caches_silent(seen.counters.get(target, Difference()))
+    ]
+    if not again:
+        return
+    known = any(seen.counters.get(target, Difference()).image_hit_rate is not None for target in again)
+    told = "the caches answered" if known else "the servers' caches can answer them, and no counters say otherwise"
+    counts = ", ".join(
+        f"{len(seen.arms[t])} requests to {t} carried {len(np.unique(seen.arms[t].image))}" for t in again
+    )
+    yield invalid(
+        "repeated_images",
+        f"The same pictures were sent again ({counts} different): {told}, so latency and throughput say nothing about serving different images.",
+        "Leave out --repeat-image, or give a folder with more images.",
+        tuple(again),
+        WITHOUT_TPOT,
+    )
+
+
+def _repeats(seen: Seen, target: str) -> bool:
+    parts = [part for both in seen.sides for part in both.parts if part.target == target] or [seen.arms[target]]
+    return any(1 - len(np.unique(part.image)) / len(part) > limits.REPEATED_IMAGES for part in parts if len(part))
+
+
+def _caches_silent(counted: Difference) -> bool:
+    """Both caches are known and answered next to nothing: they are off."""
+    image, prefix = counted.image_hit_rate, counted.prefix_hit_rate
+    return image is not None and prefix is not None and image <= limits.IMAGE_HITS and prefix <= limits.PREFIX_HITS
 
 
 def settled(seen: Seen) -> Iterator[Gate]:
@@ -339,6 +351,17 @@ def cut_short(seen: Seen) -> Iterator[Gate]:
         )
 
 
+def other_questions(seen: Seen) -> Iterator[Gate]:
+    """Two saved runs only: they must have been asked the same."""
+    found = seen.evidence.plan_differences
+    if found:
+        yield invalid(
+            "other_question",
+            f"The two runs were not asked the same: {'; '.join(found[:4])}{' …' if len(found) > 4 else ''}.",
+            "Run both with the same workload and load, then compare.",
+        )
+
+
 def overload(seen: Seen) -> Iterator[Gate]:
     """Open loop only: more work arrives than the server finishes, so latency grows as long as one measures."""
     if seen.plan.load.arrival is Arrival.CLOSED:
@@ -361,7 +384,7 @@ def overload(seen: Seen) -> Iterator[Gate]:
 
 LOOKS: tuple[Look, ...] = (
     lost_workers, late_sends, late_stamps, busy_generator, collector_pauses, held_back, failures, unequal_failures, timeouts,
-    too_few, output_lengths, prompt_lengths, repeated_images, overload, settled, cut_short,
+    too_few, output_lengths, prompt_lengths, repeated_images, other_questions, overload, settled, cut_short,
 )  # fmt: skip
 
 

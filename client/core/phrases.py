@@ -70,6 +70,9 @@ def _no_difference(told: Told) -> str:
     if told.floor is not None and size <= told.floor:
         noise = f"which is inside what the same server differed from itself by in this run (±{told.floor * 100:.1f} %)"
         return f"no difference shown: {told.interval}, {noise}"
+    low, high = told.ratio.low or 0.0, told.ratio.high or 0.0
+    if low > 1 or high < 1:
+        return f"no difference worth having shown: {told.interval}, its middle is within ±{told.min_effect:.0%}"
     return f"no difference shown: {told.interval} holds zero, and its middle is within ±{told.min_effect:.0%}"
 
 

@@ -148,17 +148,29 @@ def autocorrelation(series: Floats) -> Floats:
 
 
 def inflation(series: Floats) -> float:
-    """By how much autocorrelation multiplies the variance of the mean; 1 where none can be told from chance, never less."""
+    """By how much autocorrelation multiplies the variance of the mean; 1 where none can be told from chance, never less.
+
+    Sums autocorrelations in pairs as long as a pair is positive, each pair at most as large as the one before (Geyer 1992).
+    """
     n = len(series)
     rho = autocorrelation(series)
-    limit = 1.645 / math.sqrt(max(n, 1))
-    if not len(rho) or rho[0] < limit:
+    if len(rho) < 2 or max(float(rho[0]), float(rho[:2].sum()) / math.sqrt(2)) < 1.645 / math.sqrt(n):
         return 1.0
-    small = np.flatnonzero(rho < limit)
-    upto = int(small[0]) if len(small) else len(rho)
-    summed = 1 + 2 * float(rho[:upto].sum())
-    first_order = (1 + float(rho[0])) / (1 - float(rho[0]))
-    return float(min(max(summed, first_order, 1.0), n / 3))
+    whole = np.concatenate([np.ones(1), rho])
+    pairs = whole[: len(whole) // 2 * 2].reshape(-1, 2).sum(axis=1)
+    negative = np.flatnonzero(pairs <= 0)
+    pairs = np.minimum.accumulate(pairs[: int(negative[0])] if len(negative) else pairs)
+    return float(min(max(2 * float(pairs.sum()) - 1, 1.0), n / 3))
+
+
+def resampled_inflation(series: Floats, length: int) -> float:
+    """How much of it the stationary bootstrap with this mean block length reproduces (Politis & Romano 1994, their eq. for the variance)."""
+    if length <= 1:
+        return 1.0
+    rho = autocorrelation(series)
+    k = np.arange(1, len(rho) + 1)
+    kept = (1 - k / len(series)) * (1 - 1 / length) ** k
+    return float(max(1 + 2 * float((kept * rho).sum()), 0.3))
 
 
 def block_length(series: Floats) -> int:

@@ -7,7 +7,7 @@ happened is -1 (`NEVER`), because numpy has no None for integers; it does not le
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from operator import attrgetter
 from typing import Annotated, Any
@@ -160,6 +160,61 @@ class RecordTable:
 
     def image_of(self, row: int) -> str:
         return self.image_ids[int(self.image[row])]
+
+    def only(self, rows: Ints) -> RecordTable:
+        """These rows, in this order; chunk stamps go with them."""
+        sizes = self.chunk_start[rows + 1] - self.chunk_start[rows]
+        start = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        place = np.repeat(self.chunk_start[rows] - start[:-1], sizes) + np.arange(int(start[-1]))
+        new = {int(old): k for k, old in enumerate(rows.tolist())}
+
+        def kept(values: dict[int, str]) -> dict[int, str]:
+            return {new[row]: value for row, value in values.items() if row in new}
+
+        return RecordTable(
+            self.targets, self.image_ids, self.target[rows], self.phase[rows], self.outcome[rows], self.image[rows],
+            self.loop_stamped[rows], {name: column[rows] for name, column in self.ints.items()}, self.chunk_ns[place], start,
+            kept(self.texts), kept(self.finish_reasons), kept(self.errors),
+        )  # fmt: skip
+
+    def renamed(self, names: dict[str, str]) -> RecordTable:
+        """Targets under new names; the others step aside, so that no name is there twice."""
+        return replace(self, targets=tuple(names.get(name, f"not compared: {name}") for name in self.targets))
+
+    def moved(self, by_ns: int) -> RecordTable:
+        """All stamps later by `by_ns`: for records of another clock."""
+        stamps = [name for name in INT_COLUMNS if name.endswith("_ns") and name != "recv_lag_ns"]
+        ints = self.ints | {name: np.where(self.ints[name] == NEVER, NEVER, self.ints[name] + by_ns) for name in stamps}
+        return replace(self, ints=ints, chunk_ns=self.chunk_ns + by_ns)
+
+    def followed_by(self, other: RecordTable) -> RecordTable:
+        """Both tables as one; the same image name in both is the same image."""
+        targets, images = dict.fromkeys(self.targets), dict.fromkeys(self.image_ids)
+        for name in other.targets:
+            targets.setdefault(name)
+        for name in other.image_ids:
+            images.setdefault(name)
+        target_code = {name: code for code, name in enumerate(targets)}
+        image_code = {name: code for code, name in enumerate(images)}
+        target_map = np.array([target_code[name] for name in other.targets], np.int32)
+        image_map = np.array([image_code[name] for name in other.image_ids], np.int32)
+        size = len(self)
+
+        def both(mine: dict[int, str], theirs: dict[int, str]) -> dict[int, str]:
+            return mine | {row + size: value for row, value in theirs.items()}
+
+        def recoded(codes: Codes, to: Codes) -> Codes:
+            return to[codes] if len(codes) else codes
+
+        return RecordTable(
+            tuple(targets), tuple(images), np.concatenate([self.target, recoded(other.target, target_map)]),
+            np.concatenate([self.phase, other.phase]), np.concatenate([self.outcome, other.outcome]),
+            np.concatenate([self.image, recoded(other.image, image_map)]), np.concatenate([self.loop_stamped, other.loop_stamped]),
+            {name: np.concatenate([self.ints[name], other.ints[name]]) for name in INT_COLUMNS},
+            np.concatenate([self.chunk_ns, other.chunk_ns]),
+            np.concatenate([self.chunk_start, other.chunk_start[1:] + self.chunk_start[-1]]),
+            both(self.texts, other.texts), both(self.finish_reasons, other.finish_reasons), both(self.errors, other.errors),
+        )  # fmt: skip
 
     def answers(self, target: str, phase: Phase) -> Iterator[tuple[str, Outcome, str | None]]:
         """(image_id, outcome, text) of each request of that target and phase, in schedule order."""

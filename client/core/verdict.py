@@ -2,11 +2,12 @@
 
 With r = candidate / baseline and its interval, m the smallest effect worth having, f the A/A noise floor of the same run:
 
-    interval inside 1 ± m                                        equivalent
-    interval excludes 1, |r - 1| > f                             faster / slower (higher / lower)
-    interval excludes 1, |r - 1| <= f                            no difference (shown)
-    interval holds 1, |r - 1| <= max(f, m), within 1 ± 3 m       no difference (shown)
-    else                                                         inconclusive, with the n that would probably settle it
+    interval inside 1 ± m                               equivalent
+    |r - 1| > max(f, m), interval excludes 1            faster / slower (higher / lower)
+    |r - 1| > max(f, m), interval holds 1               inconclusive, with the n that would probably settle it
+    |r - 1| <= max(f, m), interval within 1 ± 3 m       no difference (shown)
+    |r - 1| <= f, interval excludes 1                   no difference (shown): this run differs as much from itself
+    else                                                inconclusive
 """
 
 from __future__ import annotations
@@ -56,11 +57,11 @@ def word_of(log: Interval, name: Name, min_effect: float, floor: float | None) -
     if -min_effect <= low and high <= min_effect:
         return Word.EQUIVALENT
     inside_noise = floor is not None and size <= floor
-    if low > 0 or high < 0:
-        return Word.NO_DIFFERENCE if inside_noise else direction(log.value, name)
-    if (inside_noise or size <= min_effect) and max(-low, high) <= WIDE * min_effect:
-        return Word.NO_DIFFERENCE
-    return Word.INCONCLUSIVE
+    told_apart = low > 0 or high < 0
+    if not inside_noise and size > min_effect:
+        return direction(log.value, name) if told_apart else Word.INCONCLUSIVE
+    narrow = max(-low, high) <= WIDE * min_effect
+    return Word.NO_DIFFERENCE if narrow or (inside_noise and told_apart) else Word.INCONCLUSIVE
 
 
 def direction(log_value: float, name: Name) -> Word:

@@ -56,9 +56,15 @@ def _record(arm: str, seen: dict[str, Any], place: int, block: int, phase: Phase
     )  # fmt: skip
 
 
-def evidence(*phases: str, concurrency: int = 1) -> Evidence:
-    """The recorded phases as the measured part of a run: one server at a time, bf16 first, no second bf16."""
-    records = [line for arm in ARMS for line in convert(arm, phases) + convert(arm, ("cold",), Phase.COLD)]
+def evidence(*phases: str, concurrency: int = 1, lost: int = 0) -> Evidence:
+    """The recorded phases as the measured part of a run: one server at a time, bf16 first, no second bf16.
+
+    `lost` lines are missing at the end of bf16, the last one cut in the middle, as when its client crashed.
+    """
+    measured = {arm: convert(arm, phases) for arm in ARMS}
+    if lost:
+        measured["bf16"][-lost:] = [measured["bf16"][-lost][:100]]
+    records = [line for arm in ARMS for line in measured[arm] + convert(arm, ("cold",), Phase.COLD)]
     table, torn = RecordTable.from_lines(records)
     same = phases == ("same_image",)
     shared = ("--max-model-len", "4096", "--gpu-memory-utilization", "0.45")
@@ -75,6 +81,13 @@ def evidence(*phases: str, concurrency: int = 1) -> Evidence:
         run_id="h100", started_utc="2026-11-25T00:00:00Z", plan=plan, records=table, torn_lines=torn,
         servers={arm: ServerEvidence(target=arm, version="0.20.2") for arm in ARMS},
     )  # fmt: skip
+
+
+def same_server_twice(arm: str) -> Evidence:
+    """An A/A pair: two recordings of one server under two names."""
+    first, second = (RecordTable.from_lines(convert(arm, (phase,)))[0] for phase in ("unique_a", "unique_a2"))
+    table = first.renamed({arm: "bf16"}).followed_by(second.renamed({arm: "fp8"}))
+    return msgspec.structs.replace(evidence("unique_a"), records=table)
 
 
 def memory() -> dict[str, Memory]:

@@ -1,0 +1,166 @@
+"""Spoiled campaigns: each is caught by the gate that is meant for it; clean ones pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import made
+import msgspec
+import numpy as np
+import pytest
+
+from client.core.analysis import Measured, analyse
+from client.core.evidence import Evidence
+from client.core.findings import Findings, Severity, Word
+from client.core.gates import GpuArm
+from client.core.plan import Arrival, Design, LoadProfile
+from client.core.records import Outcome, RequestRecord
+
+change = msgspec.structs.replace
+
+
+def of(
+    records: list[RequestRecord], target: str, edit: Callable[[RequestRecord], RequestRecord]
+) -> list[RequestRecord]:
+    return [edit(r) if r.target == target else r for r in records]
+
+
+def some_fail(share: float, outcome: Outcome, **fields: Any) -> list[RequestRecord]:
+    records = made.campaign(per_block=16)
+    step = round(1 / share)
+    return [
+        made.failed(r.target, r.index, r.intended_ns / made.MS, outcome, block=r.block, image_id=r.image_id, **fields)
+        if r.target == "fp8" and r.index % step == 0
+        else r
+        for r in records
+    ]
+
+
+def with_servers(**servers: Any) -> Evidence:
+    found = {name: made.server(name) for name in ("bf16", "fp8")} | servers
+    return made.evidence(made.campaign(), servers=found)
+
+
+def shorter(r: RequestRecord) -> RequestRecord:
+    stop = 14 + r.index % 3
+    return change(r, completion_tokens=stop, chunk_ns=r.chunk_ns[:stop], last_token_ns=r.chunk_ns[stop - 1])
+
+
+def overloaded() -> Evidence:
+    """Arrivals each 200 ms at a server that needs 234 ms: every request waits longer than the one before."""
+    records = [
+        change(r, intended_ns=int((1000 + 200 * (r.index % 8)) * made.MS))
+        for r in made.campaign(order=(("bf16", 0), ("fp8", 0)), per_block=60)
+    ]
+    late = [change(r, intended_ns=records[k].intended_ns if k < 60 else r.intended_ns) for k, r in enumerate(records)]
+    for k, r in enumerate(late[:60]):
+        late[k] = change(r, intended_ns=late[0].sent_ns + k * 100 * made.MS)  # type: ignore[operator]  # sent_ns is set in a made record
+    return made.evidence(late, plan=made.plan(load=LoadProfile(arrival=Arrival.CONSTANT, rate_per_s=10.0, requests=60)))
+
+
+def slow_start() -> list[RequestRecord]:
+    return [
+        made.record(
+            r.target,
+            r.index,
+            r.intended_ns / made.MS,
+            ttft_ms=120 + r.index % 7 + 200 * (r.block == 0 and r.index < 12),
+            image=r.image_id,
+            block=r.block,
+        )
+        for r in made.campaign(per_block=16)
+    ]
+
+
+CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
+    "image cache unequal": ("image_cache_unequal", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", after=made.page(prefix_queries=35_000, prefix_hits=1_000, image_queries=32, image_hits=16))), Measured()),
+    "prefix cache answers both": ("prefix_cache", Severity.INVALID, lambda: with_servers(**{t: made.server(t, after=made.page(prefix_queries=35_000, prefix_hits=33_000, image_queries=32, image_hits=31)) for t in ("bf16", "fp8")}), Measured()),
+    "prefix cache unequal": ("prefix_cache_unequal", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", after=made.page(prefix_queries=35_000, prefix_hits=6_000, image_queries=32))), Measured()),
+    "one image, no counters": ("repeated_images", Severity.INVALID, lambda: made.evidence(made.campaign(repeat=True), servers={}), Measured()),
+    "counters missing": ("counters_missing", Severity.FLAG, lambda: made.evidence(made.campaign(), servers={}), Measured()),
+    "throttled arm": ("gpu_throttled", Severity.INVALID, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(sm_mhz=1980, slowed_share=0.0), "fp8": GpuArm(sm_mhz=1975, slowed_share=0.4)})),
+    "clocks differ": ("gpu_clocks", Severity.INVALID, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(sm_mhz=1980), "fp8": GpuArm(sm_mhz=1600)})),
+    "stranger on the GPU": ("other_process", Severity.INVALID, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(strangers=("python train.py (pid 77)",))})),
+    "late generator": ("generator_late", Severity.INVALID, lambda: made.evidence(made.campaign(), health=(made.health("bf16"), made.health("fp8", send_lag_p99_ns=40 * made.MS))), Measured()),
+    "late event loop stamps": ("stamps_late", Severity.INVALID, lambda: made.evidence([change(r, stamps="loop") for r in made.campaign()], health=(made.health("bf16", recv_lag_p99_ns=9 * made.MS), made.health("fp8"))), Measured()),
+    "saturated generator": ("generator_saturated", Severity.INVALID, lambda: made.evidence(made.campaign(), health=(made.health("bf16", cpu_ns=980 * made.MS),)), Measured()),
+    "busy generator": ("generator_busy", Severity.FLAG, lambda: made.evidence(made.campaign(), health=(made.health("bf16", cpu_ns=600 * made.MS),)), Measured()),
+    "garbage collection": ("gc_pauses", Severity.FLAG, lambda: made.evidence(made.campaign(), health=(made.health("bf16", gc_pause_ns=20 * made.MS),)), Measured()),
+    "worker died": ("worker_lost", Severity.INVALID, lambda: made.evidence([*made.campaign(), made.failed("fp8", 99, 9e5, Outcome.LOST, block=3)]), Measured()),
+    "client cap": ("held_back", Severity.FLAG, lambda: made.evidence(made.campaign(), health=(made.health("bf16", held_back=7),)), Measured()),
+    "arm restarted": ("server_restarted", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", after=made.page(start=2000.0, prefix_queries=9.0))), Measured()),
+    "counter fell": ("server_restarted", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", before=made.page(prefix_queries=9e6), after=made.page(prefix_queries=9.0))), Measured()),
+    "truncated answers": ("errors", Severity.INVALID, lambda: made.evidence(some_fail(0.25, Outcome.TRUNCATED, status=200)), Measured()),
+    "errors in one arm": ("errors_unequal", Severity.INVALID, lambda: made.evidence(some_fail(0.25, Outcome.HTTP_ERROR, status=503)), Measured()),
+    "a single error": ("some_errors", Severity.FLAG, lambda: made.evidence(some_fail(1 / 64, Outcome.HTTP_ERROR, status=500)), Measured()),
+    "time-outs": ("timeouts", Severity.FLAG, lambda: made.evidence(some_fail(1 / 32, Outcome.TIMEOUT_TOTAL)), Measured()),
+    "shorter answers": ("output_lengths", Severity.INVALID, lambda: made.evidence(of(made.campaign(), "fp8", shorter)), Measured()),
+    "other prompt": ("prompt_tokens", Severity.INVALID, lambda: made.evidence(of(made.campaign(), "fp8", lambda r: change(r, prompt_tokens=700))), Measured()),
+    "version mismatch": ("version_mismatch", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", version="0.33.0")), Measured()),
+    "other engine arguments": ("engine_arguments", Severity.INVALID, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len=8192", "--quantization", "fp8"))))), Measured()),
+    "preemptions": ("preemptions", Severity.FLAG, lambda: with_servers(fp8=made.server("fp8", after=made.page(prefix_queries=35_000, preemptions=3, image_queries=32))), Measured()),
+    "too few": ("too_few_requests", Severity.INVALID, lambda: made.evidence(made.campaign(per_block=1)), Measured()),
+    "not warmed up": ("not_settled", Severity.FLAG, lambda: made.evidence(slow_start()), Measured()),
+    "overload": ("overload", Severity.INVALID, overloaded, Measured()),
+    "interrupted": ("cut_short", Severity.FLAG, lambda: made.evidence(made.campaign(), interrupted=True), Measured()),
+    "torn lines": ("torn_lines", Severity.FLAG, lambda: made.evidence(made.campaign(), torn_lines=1), Measured()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_right_gate_fires(name: str) -> None:
+    code, severity, make, measured = CASES[name]
+    findings = analyse(make(), measured)
+    fired = {gate.code: gate for gate in findings.gates}
+    assert code in fired, sorted(fired)
+    gate = fired[code]
+    assert gate.severity is severity
+    assert gate.fact.endswith(".")
+    assert gate.next_step.endswith(".")
+    if severity is Severity.INVALID and (not gate.metrics or findings.primary in gate.metrics):
+        assert not findings.valid
+        assert gate.fact in findings.invalid_reasons
+        assert findings.comparison is not None
+        assert findings.comparison.effects["e2e_p50"].word is Word.INVALID
+        assert findings.recommendation.action == "none"
+
+
+def clean(seed: int) -> Findings:
+    rng = np.random.default_rng([77, seed])
+    kind = {
+        "fp8_ttft": float(rng.uniform(0.7, 1.3)),
+        "fp8_tpot": float(rng.uniform(0.6, 1.0)),
+        "sigma": float(rng.uniform(0.01, 0.15)),
+    }
+    health = tuple(
+        made.health(t, send_lag_p99_ns=int(rng.uniform(0, 2) * made.MS), cpu_ns=int(rng.uniform(10, 400) * made.MS))
+        for t in ("bf16", "fp8")
+    )
+    return analyse(made.evidence(made.campaign(seed, **kind), health=health, plan=made.plan(seed=seed)))  # type: ignore[arg-type]  # three floats
+
+
+def test_on_clean_runs_no_gate_fires() -> None:
+    runs = 100
+    loud = [(seed, [gate.code for gate in clean(seed).gates]) for seed in range(runs)]
+    fired = [entry for entry in loud if entry[1]]
+    assert len(fired) <= 0.02 * runs, fired
+
+
+def test_gates_of_one_metric_leave_the_others_standing() -> None:
+    findings = analyse(CASES["shorter answers"][2]())
+    assert findings.comparison is not None
+    effects = findings.comparison.effects
+    assert effects["e2e_p50"].word is Word.INVALID
+    assert effects["tpot_p50"].word is Word.EQUIVALENT
+
+
+def test_a_serial_design_expects_new_start_times() -> None:
+    serial = made.plan(design=Design.SERIAL)
+    order = [("bf16", k) for k in range(4)] + [("fp8", k) for k in range(4)] + [("bf16", k + 4) for k in range(4)]
+    after = made.page(start=2000.0, prefix_queries=35_000, prefix_hits=1_000, image_queries=32)
+    servers = {name: made.server(name, after=after) for name in ("bf16", "fp8")}
+    findings = analyse(made.evidence(made.campaign(order=order), plan=serial, servers=servers))
+    assert findings.gates == ()
+    assert findings.comparison is not None
+    assert "before and after" in findings.comparison.notes[1]
