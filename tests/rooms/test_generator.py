@@ -144,6 +144,19 @@ async def test_an_abort_stops_sending_and_every_sent_request_leaves_a_record(sch
     assert again.health[0].requests == 0, "a fleet that was told to stop sends nothing more"
 
 
+@pytest.mark.parametrize("schedule", [closed_loop(50_000, 4), arrivals(*range(0, 500_000, 10))])
+async def test_after_an_abort_requests_in_flight_may_end_and_none_follows(schedule: Schedule) -> None:
+    bench = Bench(takes=25, grace_s=30.0)
+    run = asyncio.ensure_future(bench.run(schedule))
+    while len(bench.door.sent) < 50:  # noqa: ASYNC110  # the fake door has no event to wait for
+        await asyncio.sleep(0)
+    sent = len(bench.door.sent)
+    bench.fleet.abort()
+    await run
+    assert len(bench.door.sent) == len(bench.records) == sent
+    assert {record.outcome for record in bench.records} == {Outcome.OK}
+
+
 @pytest.mark.parametrize("schedule", [closed_loop(500, 4), arrivals(*range(0, 5000, 10))])
 async def test_a_cancelled_run_leaves_a_record_for_each_sent_request(schedule: Schedule) -> None:
     bench = Bench(takes=10**12)
