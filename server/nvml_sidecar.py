@@ -77,6 +77,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="S",
         help="also read the energy counter every S seconds (at least 1; default: only when /energy is asked)",
     )
+    _add_ways_out(p)
+    args = p.parse_args(argv)
+    args.memory_rate = max(args.rate, args.memory_rate or args.rate)
+    if args.energy_every is not None and args.energy_every < 1:
+        p.error("--energy-every is at least 1 s: one read costs milliseconds of driver time")
+    return args
+
+
+def _add_ways_out(p: argparse.ArgumentParser) -> None:
     p.add_argument("--out", metavar="FILE", help="append every line to FILE; - is standard output")
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     p.add_argument(
@@ -85,11 +94,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--duration", type=float, metavar="S", help="stop after S seconds")
     p.add_argument("--fake", metavar="FILE", help="replay a recording instead of reading a GPU; every line says so")
     p.add_argument("--once", action="store_true", help="print the info line and one sample of each GPU, and leave")
-    args = p.parse_args(argv)
-    args.memory_rate = max(args.rate, args.memory_rate or args.rate)
-    if args.energy_every is not None and args.energy_every < 1:
-        p.error("--energy-every is at least 1 s: one read costs milliseconds of driver time")
-    return args
 
 
 def describe(library: Library, pollers: Sequence[Poller], rate: float, memory_rate: float) -> Info:

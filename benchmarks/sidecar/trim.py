@@ -32,13 +32,21 @@ def trim(lines: list[bytes], limit: int) -> list[bytes]:
     return kept
 
 
+def nameless(text: bytes) -> bytes:
+    """The info line without the names of the host and its boot: a recording is kept for its numbers."""
+    if not text.startswith(b'{"info"'):
+        return text
+    info = json.loads(text)["info"] | {"host": "gpu-host", "boot_id": None}
+    return json.dumps({"info": info}, separators=(",", ":")).encode()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recording", type=Path)
     parser.add_argument("kept", type=Path)
     parser.add_argument("--limit", type=int, default=300_000, help="bytes (default 300000)")
     args = parser.parse_args()
-    lines = [text for text in args.recording.read_bytes().split(b"\n") if text.strip()]
+    lines = [nameless(text) for text in args.recording.read_bytes().split(b"\n") if text.strip()]
     kept = trim(lines, args.limit)
     args.kept.write_bytes(b"\n".join(kept) + b"\n")
     print(f"{len(kept)} of {len(lines)} lines kept, {args.kept.stat().st_size} bytes")

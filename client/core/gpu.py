@@ -154,14 +154,12 @@ def _shares(masks: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _processes(
-    samples: Iterable[GpuSample], windows: Sequence[PhaseWindow], container: str | None, pids: Collection[int]
+    inside: Iterable[GpuSample], container: str | None, pids: Collection[int]
 ) -> tuple[dict[str, int | None], int | None]:
     """Every process with its peak, and the peak of the sum over the server's own."""
     peaks: dict[str, int | None] = {}
     own: int | None = None
-    inside = [
-        s for s in samples if s.processes is not None and any(w.start_ns <= s.mono_ns <= w.end_ns for w in windows)
-    ]
+    inside = [s for s in inside if s.processes is not None]
     alone = {p.pid for s in inside for p in s.processes or ()}
     for sample in inside:
         mine = []
@@ -190,19 +188,15 @@ def gpu_summary(
         return GpuSummary(target=target, why=gpu.why or "GPU not measured: no sample")
     if not own:
         return GpuSummary(target=target, why=f"no phase of {target} was recorded")
-    measured = windows_of(own, target, Phase.MEASURE)
     samples = [s for s in gpu.samples if own[0].start_ns - IDLE_BEFORE_NS <= s.mono_ns <= own[-1].end_ns]
-    inside = sum(any(w.start_ns <= s.mono_ns <= w.end_ns for w in own) for s in samples)
+    inside = [s for s in samples if any(w.start_ns <= s.mono_ns <= w.end_ns for w in own)]
     if not inside:
         return GpuSummary(target=target, why="GPU not measured: no sample lies inside this target's phases")
-    sm = pooled(samples, "sm_mhz", measured)
-    temperatures = pooled(samples, "temp_c", measured)
-    use = pooled(samples, "gpu_util", measured)
-    processes, process_bytes = _processes(samples, own, container, pids)
-    return GpuSummary(
-        target=target,
+    processes, process_bytes = _processes(inside, container, pids)
+    return msgspec.structs.replace(
+        _measured(target, samples, windows_of(own, target, Phase.MEASURE)),
         gpus=len({s.gpu for s in samples}),
-        samples=inside,
+        samples=len(inside),
         idle_v1_bytes=_before(samples, "used_v1", own[0].start_ns),
         idle_v2_bytes=_before(samples, "used_v2", own[0].start_ns),
         peak_v1_bytes=_peak(samples, "used_v1", own),
@@ -211,14 +205,24 @@ def gpu_summary(
         reserved_bytes=_peak(samples, "reserved", own),
         process_bytes=process_bytes,
         processes=processes,
+        lost=any(LOST in s.absent for s in inside),
+        fake=any(s.fake for s in samples),
+    )
+
+
+def _measured(target: str, samples: Sequence[GpuSample], measured: Sequence[PhaseWindow]) -> GpuSummary:
+    """Clocks, temperature, utilization and reasons: only what the measured windows saw."""
+    sm = pooled(samples, "sm_mhz", measured)
+    temperatures = pooled(samples, "temp_c", measured)
+    use = pooled(samples, "gpu_util", measured)
+    return GpuSummary(
+        target=target,
         sm_mhz_median=_median(sm),
         sm_mhz_min=float(sm.min()) if len(sm) else None,
         mem_mhz_median=_median(pooled(samples, "mem_mhz", measured)),
         temp_c_max=float(temperatures.max()) if len(temperatures) else None,
         gpu_util_mean=float(use.mean()) if len(use) else None,
         reasons=_shares(pooled(samples, "reasons", measured)),
-        lost=any(LOST in s.absent for s in samples if any(w.start_ns <= s.mono_ns <= w.end_ns for w in own)),
-        fake=any(s.fake for s in samples),
     )
 
 
@@ -239,44 +243,29 @@ def _gates_of(s: GpuSummary, simulated: bool, servers_alive: int | None) -> list
     slowed = {name: share for name, share in s.reasons.items() if name in ABNORMAL and share > ABNORMAL_SHARE}
     if slowed:
         words = ", ".join(f"{name} in {share:.0%} of samples" for name, share in slowed.items())
-        gates.append(
-            _flag(
-                "gpu_throttled",
-                s.target,
-                f"The GPU was slowed down under {s.target}: {words}.",
-                "Look at cooling and power supply, then measure again.",
-            )
-        )
+        fact = f"The GPU was slowed down under {s.target}: {words}."
+        gates.append(_flag("gpu_throttled", s.target, fact, "Look at cooling and power supply, then measure again."))
     if s.lost:
-        gates.append(
-            _flag(
-                "gpu_lost",
-                s.target,
-                f"The GPU or its driver went away while {s.target} was measured.",
-                "See the sidecar's log and dmesg (Xid), then measure again.",
-            )
-        )
+        fact = f"The GPU or its driver went away while {s.target} was measured."
+        gates.append(_flag("gpu_lost", s.target, fact, "See the sidecar's log and dmesg (Xid), then measure again."))
     if servers_alive is not None and len(s.processes) > servers_alive:
-        gates.append(
-            _flag(
-                "gpu_shared",
-                s.target,
-                f"{len(s.processes)} processes held memory on the GPU under {s.target}, for {servers_alive} server(s): {', '.join(s.processes)}.",
-                "Stop what does not belong to the run.",
-            )
-        )
+        seen = f"{len(s.processes)} processes held memory on the GPU under {s.target}"
+        fact = f"{seen}, for {servers_alive} server(s): {', '.join(s.processes)}."
+        gates.append(_flag("gpu_shared", s.target, fact, "Stop what does not belong to the run."))
     if s.fake and not simulated:
-        gates.append(
-            Gate(
-                code="gpu_replayed",
-                severity=Severity.INVALID,
-                fact=f"The GPU samples of {s.target} are a replayed recording, not this server's GPU.",
-                next_step="Start the sidecar without --fake on the GPU's host.",
-                metrics=("energy", "whole_gpu_memory"),
-                targets=(s.target,),
-            )
-        )
+        gates.append(_replayed(s.target))
     return gates
+
+
+def _replayed(target: str) -> Gate:
+    return Gate(
+        code="gpu_replayed",
+        severity=Severity.INVALID,
+        fact=f"The GPU samples of {target} are a replayed recording, not this server's GPU.",
+        next_step="Start the sidecar without --fake on the GPU's host.",
+        metrics=("energy", "whole_gpu_memory"),
+        targets=(target,),
+    )
 
 
 def _clock_gates(a: GpuSummary, b: GpuSummary) -> list[Gate]:
