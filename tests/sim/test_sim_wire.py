@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from simulated import Simulated, body, events, photo, simulated, streaming
+from simulated import ROOT, Simulated, body, events, photo, simulated, streaming
+
+GOLDEN = ROOT / "tests" / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +46,56 @@ def test_everything_is_marked_simulated(server: Simulated) -> None:
 def test_port_file_holds_the_port(server: Simulated) -> None:
     assert server.client.get("/health").status_code == 200
     assert Path(server.log.parent / "port").read_text() == f"{server.port}\n"
+
+
+def shape(value: Any) -> Any:
+    """Keys in their order, and the kinds of the leaves (a null is one kind, a text another)."""
+    if isinstance(value, dict):
+        return {key: shape(part) for key, part in value.items()}
+    return [shape(part) for part in value] if isinstance(value, list) else type(value).__name__
+
+
+def recorded(name: str) -> list[Any]:
+    lines = (GOLDEN / name).read_text().splitlines()
+    return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+
+
+@pytest.mark.parametrize(("name", "continuous"), [("stream.http", False), ("stream-continuous-usage.http", True)])
+def test_chunks_have_the_keys_of_the_recorded_stream_in_order(server: Simulated, name: str, continuous: bool) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": continuous}
+    data = body(photo(1), stream=True, stream_options=options, max_tokens=12, ignore_eos=True)
+    mine, real = events(server.chat(data))[:-1], recorded(name)
+    for position in (0, 1, -2, -1):  # role, token, last token, totals
+        assert json.dumps(shape(mine[position])) == json.dumps(shape(real[position]))
+    assert mine[-2]["choices"][0]["finish_reason"] == real[-2]["choices"][0]["finish_reason"] == "length"
+
+
+def test_the_heads_of_an_answer_are_vllms(server: Simulated) -> None:
+    response = server.chat(streaming(photo(1)))
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["transfer-encoding"] == "chunked"
+    assert response.text.startswith('data: {"id":"chatcmpl-')
+
+
+def test_the_same_picture_gets_the_same_answer(server: Simulated) -> None:
+    texts = {server.chat(body(photo(9))).json()["choices"][0]["message"]["content"] for _ in range(3)}
+    assert len(texts) == 1
+    assert texts.pop().startswith("[0.")
+
+
+def test_min_tokens_stop_and_max_completion_tokens(server: Simulated) -> None:
+    def ask(**fields: Any) -> tuple[str, int, str, str | None]:
+        answer = server.chat(body(photo(1), **fields)).json()
+        choice = answer["choices"][0]
+        return (
+            choice["message"]["content"],
+            answer["usage"]["completion_tokens"],
+            choice["finish_reason"],
+            choice["stop_reason"],
+        )
+
+    assert ask(max_tokens=60, max_completion_tokens=5)[1:] == (5, "length", None)
+    assert ask(min_tokens=40)[1:3] == (40, "stop")
+    text, _, reason, stop = ask(stop=[","])
+    assert (reason, stop) == ("stop", ",")
+    assert "," not in text
