@@ -103,8 +103,6 @@ def _same_in_less(pair: _Pair, gpu_name: str | None) -> str | None:
     if budget is None or not total or needed is None or have is None:
         return None
     spare = have - needed
-    if spare < SAME_GIB:
-        return None
     utilization = math.ceil((budget - spare) / total * 100 - 1e-6) / 100
     saved = budget - utilization * total
     if saved < SAME_GIB:

@@ -53,6 +53,8 @@ def test_the_recorded_servers() -> None:
         ({"quantization": None}, "8.9", "none (bf16)", False),
         ({"quantization": None, "complete": False}, "8.9", "unknown", False),
         ({"device": "cpu", "kernels": (CUTLASS,)}, None, "unknown", False),
+        ({"device": "cpu", "kernels": (CUTLASS,)}, "8.6", "unknown", False),
+        ({"device": "cpu"}, "8.6", "unknown", False),
     ],
 )
 def test_kinds_and_contradictions(
