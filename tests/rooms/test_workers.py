@@ -202,7 +202,7 @@ async def test_a_bug_in_a_worker_comes_out_with_its_traceback(tmp_path: Path) ->
 
 
 PARENT = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 sys.path[:0] = [{here!r}]
 from tiny_kit import TinyKit
@@ -213,26 +213,71 @@ from client.workers import Fleet
 async def main():
     fleet = Fleet(2, TinyKit(takes_s=0.05), Path(sys.argv[1]), grace_s=0.1)
     await fleet.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, fleet.abort)
     print(*fleet.processes, flush=True)
-    await fleet.run("t", closed_loop(100_000, 4), phase=Phase.MEASURE)
+    result = await fleet.run("t", closed_loop(100_000, 4), phase=Phase.MEASURE)
+    await fleet.stop()
+    print(*[health.lost for health in result.health], flush=True)
 
 asyncio.run(main())
 """
 
 
-async def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
-    code = PARENT.format(here=str(Path(__file__).parent))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+@asynccontextmanager
+async def running_parent(folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[int]]]:
+    """A process group of its own: a fleet in the middle of a long block, and the ids of its workers."""
+    here = Path(__file__).parent
     parent = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, str(tmp_path), stdout=subprocess.PIPE, env=environment
+        sys.executable,
+        *("-c", PARENT.format(here=str(here)), str(folder)),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(here.parent.parent)},
+        start_new_session=True,
     )
     assert parent.stdout is not None
     workers = [int(pid) for pid in (await parent.stdout.readline()).split()]
-    await until(lambda: len(written(tmp_path)) > 10)
-    assert all(map(alive, workers))
-    parent.kill()
-    await parent.wait()
-    await until(lambda: not any(map(alive, workers)), limit_s=8)
+    try:
+        await until(lambda: len(written(folder)) > 10)
+        assert all(map(alive, workers))
+        yield parent, workers
+        await until(lambda: not any(map(alive, workers)), limit_s=8)
+    finally:
+        if parent.returncode is None:
+            parent.kill()
+        await parent.wait()
+
+
+async def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
+    async with running_parent(tmp_path) as (parent, _):
+        parent.kill()
+        await parent.wait()
     records = written(tmp_path)
     assert len(keys(records)) == len(set(keys(records)))
     assert sum(record.outcome is Outcome.CANCELLED for record in records) <= 4
+
+
+async def test_ctrl_c_reaches_the_workers_through_their_parent_only(tmp_path: Path) -> None:
+    async with running_parent(tmp_path) as (parent, _):
+        os.killpg(parent.pid, signal.SIGINT)
+        assert parent.stdout is not None
+        assert (await parent.stdout.read()).split() == [b"False", b"False"], (
+            "no worker may die of the terminal's Ctrl-C"
+        )
+        assert await parent.wait() == 0
+    records = written(tmp_path)
+    assert len(keys(records)) == len(set(keys(records)))
+    assert {record.outcome for record in records} <= {Outcome.OK, Outcome.CANCELLED}
+
+
+async def test_a_worker_that_is_told_to_end_closes_its_books(tmp_path: Path) -> None:
+    seen: list[RequestRecord] = []
+    async with fleet_of(2, tmp_path, TinyKit(takes_s=0.02), see=seen.append) as fleet:
+        run = asyncio.create_task(fleet.run("t", closed_loop(200, 4), phase=Phase.MEASURE))
+        await until(lambda: len(seen) >= 8)
+        os.kill(fleet.processes[0] or 0, signal.SIGTERM)
+        result = await run
+    assert [health.lost for health in result.health] == [True, False]
+    assert "exit code 0" in (result.health[0].note or "")
+    records = written(tmp_path)
+    assert keys(records) == all_of(closed_loop(200, 4))
+    assert any(record.outcome is Outcome.LOST for record in records)
