@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plan = build_plan(arguments, os.environ)
         keys = {t.name: os.environ[t.api_key_env] for t in plan.targets if t.api_key_env}
-        asked = Asked(keys, arguments.ca_file, arguments.wait, arguments.model_config)
+        asked = Asked(keys, arguments.ca_file, arguments.wait, arguments.model_config, arguments.allow_outside)
         if arguments.preflight_only:
             return preflight_only(plan, asked, progress)
         return run(plan, asked, Path(arguments.out), progress)

@@ -103,6 +103,9 @@ def _workload_flags(group: argparse._ArgumentGroup) -> None:
         help="synthetic, a folder, one picture, or a JSONL manifest with boxes (default: synthetic)",
     )
     group.add_argument(
+        "--allow-outside", action="store_true", help="let a manifest name pictures outside its own folder"
+    )
+    group.add_argument(
         "--image-size", default="1024x759", metavar="WxH", help="size of synthetic pictures (default: 1024x759)"
     )
     group.add_argument(

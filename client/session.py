@@ -35,6 +35,7 @@ class Asked:
     ca_file: str | None = None
     wait_s: float = 0.0
     model_config: str | None = None
+    allow_outside: bool = False
 
 
 async def introduce(plan: RunPlan, asked: Asked, progress: Progress) -> tuple[Introduction, ...]:

@@ -47,7 +47,7 @@ def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  #
     counters = {t.name: _counted(evidence, t.name) for t in plan.targets}
     pairs = tuple(sides(arms[plan.targets[0].name], arms[t.name], plan.design) for t in plan.targets[1:])
     seen = Seen(evidence=evidence, arms=arms, counters=counters, sides=pairs, gpu=measured.gpu)
-    gates = fired(seen, LOOKS + SERVER_LOOKS)
+    gates = fired(seen, LOOKS + SERVER_LOOKS) + measured.gates
     targets = {t.name: target_findings(t, seen, measured) for t in plan.targets}
     comparisons = tuple(compare(both, targets, gates, evidence, measured) for both in pairs)
     return _composed(evidence, targets, comparisons, gates)

@@ -8,20 +8,20 @@ import numpy as np
 from client.core.answers import Answer, decide_frame
 from client.core.evidence import Evidence
 from client.core.facts import TargetFacts, read_cache_config, read_log
-from client.core.findings import Estimate, Kernel, Memory, Parity, Quality
+from client.core.findings import Estimate, Gate, Kernel, Memory, Parity, Quality
 from client.core.gates import GpuArm
-from client.core.gpu import ABNORMAL, GpuSummary, by_target, gpu_summary
+from client.core.gpu import ABNORMAL, POWER_CAP, GpuSummary, by_target, gpu_gates, gpu_summary
 from client.core.memory import memory_of
 from client.core.model_config import ModelConfig, read_model_config
 from client.core.parts import Measured
+from client.core.plan import Design
 from client.core.quality import parity, target_quality
 from client.core.records import Outcome, Phase
-from client.core.resources import energy
+from client.core.resources import energy, energy_gate
 from client.core.story import story
 from client.core.table import NEVER, Ints
 from client.errors import UsageError
 
-POWER_CAP = "power cap"
 FIRST, AGAIN, LOADED = PASSES = ("one at a time", "one at a time, again", "at the load")
 """The passes of Phase.QUALITY, by block number (client.campaign.quality_passes)."""
 
@@ -32,6 +32,7 @@ def measured_in(evidence: Evidence) -> Measured:
     gpus = {name: gpu_summary(name, by_target(evidence.gpu, name), evidence.windows) for name in names}
     told = {name: _memory(evidence, name, gpus[name]) for name in names}
     quality, pairs = _quality(evidence, names)
+    energies = {name: _energy(evidence, name) for name in names}
     return Measured(
         quality=quality,
         parity=pairs,
@@ -41,8 +42,9 @@ def measured_in(evidence: Evidence) -> Measured:
             name: story(names[0], told[names[0]][0], name, told[name][0], _gpu_name(evidence, name))
             for name in names[1:]
         },
-        energy={name: _energy(evidence, name) for name in names},
+        energy=energies,
         image_tokens={name: tokens for name in names if (tokens := _prompt_tokens(evidence, name)) is not None},
+        gates=_gpu_gates(evidence, gpus, energies),
         gpu={name: _arm(summary) for name, summary in gpus.items() if summary.why is None},
     )
 
@@ -165,10 +167,11 @@ def _gpu_name(evidence: Evidence, name: str) -> str | None:
 
 
 def _energy(evidence: Evidence, name: str) -> dict[str, Estimate]:
+    """Of the level that carries the verdict: a sweep's other levels are another load."""
     gpu = by_target(evidence.gpu, name)
-    windows = sorted(
-        (w for w in evidence.windows if w.target == name and w.phase is Phase.MEASURE), key=lambda w: w.start_ns
-    )
+    measured = [w for w in evidence.windows if w.target == name and w.phase is Phase.MEASURE]
+    level = min((w.level for w in measured), default=0)
+    windows = sorted((w for w in measured if w.level == level), key=lambda w: w.start_ns)
     if gpu.why is not None or not windows:
         return {}
     done = evidence.records["done_ns"]
@@ -176,6 +179,19 @@ def _energy(evidence: Evidence, name: str) -> dict[str, Estimate]:
     ok = np.concatenate([evidence.records.where(name, phase, Outcome.OK) for phase in (Phase.MEASURE, Phase.EDGE)])
     by_window = [int(((done[ok] >= w.start_ns) & (done[ok] <= w.end_ns)).sum()) for w in windows]
     return energy(name, gpu, windows, sum(by_window), ok_by_window=by_window, confidence=evidence.plan.confidence)
+
+
+def _gpu_gates(
+    evidence: Evidence, gpus: dict[str, GpuSummary], energies: dict[str, dict[str, Estimate]]
+) -> tuple[Gate, ...]:
+    """What only the samples can tell. Clocks and slowdowns are judged with the other gates (client.core.server_gates)."""
+    sharing = sum(by_target(evidence.gpu, name).target is None for name in gpus)
+    alive = sharing if evidence.plan.design is Design.INTERLEAVED and sharing else 1
+    summaries = [summary for summary in gpus.values() if summary.why is None]
+    found = gpu_gates(summaries, simulated=evidence.plan.simulated, servers_alive=alive)
+    told = [gate for gate in found if gate.code in ("gpu_lost", "gpu_shared", "gpu_replayed")]
+    told += [gate for name, item in energies.items() if item and (gate := energy_gate(name, item)) is not None]
+    return tuple(told)
 
 
 def _arm(gpu: GpuSummary) -> GpuArm:

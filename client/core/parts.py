@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from client.core.findings import Estimate, Kernel, Memory, Parity, Quality
+from client.core.findings import Estimate, Gate, Kernel, Memory, Parity, Quality
 from client.core.gates import GpuArm
 
 
@@ -19,3 +19,5 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     energy: dict[str, dict[str, Estimate]] = {}
     image_tokens: dict[str, float] = {}
     gpu: dict[str, GpuArm] = {}
+    gates: tuple[Gate, ...] = ()
+    """Gates that fired on what is not in the request records."""
