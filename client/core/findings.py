@@ -225,6 +225,15 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
     not_measured: tuple[str, ...] = ()
 
 
+class Level(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a sweep: metrics of each target as in TargetFindings.metrics, effects of the first candidate against the baseline."""
+
+    number: int
+    load: str
+    metrics: dict[str, dict[str, Estimate]] = {}
+    effects: dict[str, Effect] = {}
+
+
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """`valid` is False when any gate of severity INVALID covers the whole run or the primary metric."""
 
@@ -249,6 +258,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """The first candidate against the baseline; the only one of a pair."""
     comparisons: tuple[Comparison, ...] = ()
     """Every candidate against the baseline."""
+    levels: tuple[Level, ...] = ()
+    """Sweep only: every level, the first included, which is also the one that the rest of the findings speak of."""
     gates: tuple[Gate, ...] = ()
     recommendation: Recommendation = Recommendation(action=Action.NONE, sentence="Nothing was compared.")
     thresholds: tuple[Threshold, ...] = ()
