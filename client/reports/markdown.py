@@ -6,7 +6,7 @@ from tabulate import tabulate
 
 from client.core.findings import Findings, Severity
 from client.reports.format import estimate
-from client.reports.tables import headers, level_rows, main_rows, unsupported
+from client.reports.tables import headers, kernel_lines, level_rows, main_rows, memory_rows, unsupported
 
 
 def render(findings: Findings) -> str:
@@ -17,6 +17,7 @@ def render(findings: Findings) -> str:
         _not_measured(findings),
         _gates(findings),
         _reasons(findings),
+        _memory(findings),
         _details(findings),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -71,7 +72,7 @@ def _levels(findings: Findings) -> str:
     if not findings.levels:
         return ""
     head, rows = level_rows(findings)
-    align = ["left", *["right"] * (len(head) - 1)]
+    align = ["left", "left", "right", "right", "right", "left"]
     knees = "; ".join(
         f"{safe(name)}: "
         + ("throughput grew to the last level" if at is None else f"throughput stops growing after {at}")
@@ -104,16 +105,25 @@ def _reasons(findings: Findings) -> str:
     for title, items in (("Because", told.reasons), ("What would change it", told.would_change)):
         if items:
             lines.append(f"{title}:\n\n" + "\n".join(f"- {safe(item)}" for item in items))
-    for pair in findings.comparisons:
-        if pair.parity.sentence:
-            lines.append(safe(pair.parity.sentence))
-        if pair.memory_story:
-            lines.append("## Where the memory went\n\n" + "\n".join(f"- {safe(item)}" for item in pair.memory_story))
+    lines.extend(safe(pair.parity.sentence) for pair in findings.comparisons if pair.parity.sentence)
     lines.extend(
         f"- Threshold `{safe(threshold.text)}`: **{threshold.result}**. {safe(threshold.sentence)}"
         for threshold in findings.thresholds
     )
     return "\n\n".join(lines)
+
+
+def _memory(findings: Findings) -> str:
+    rows = [[safe(cell) for cell in row] for row in memory_rows(findings)]
+    story = [f"- {safe(item)}" for pair in findings.comparisons for item in pair.memory_story]
+    notes = [f"- {safe(f'{t.name}: {note}')}" for t in findings.targets.values() for note in t.memory.notes]
+    kernels = [f"- {safe(line)}" for line in kernel_lines(findings)]
+    parts = ["\n".join(story)] if story else []
+    if rows:
+        parts.append(tabulate(rows, headers=["", *findings.targets], tablefmt="pipe", disable_numparse=True))
+    parts += ["\n".join(notes)] if notes else []
+    parts += ["How the weights are multiplied:\n\n" + "\n".join(kernels)] if kernels else []
+    return "## Where the memory went\n\n" + "\n\n".join(parts) if parts else ""
 
 
 def _details(findings: Findings) -> str:

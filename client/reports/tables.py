@@ -156,17 +156,61 @@ def _error_row(findings: Findings) -> Row:
 
 
 def level_rows(findings: Findings) -> tuple[Row, list[Row]]:
-    """Header and rows of a sweep: a row for each level, latency and throughput of each target beside each other."""
-    names = list(findings.targets)
-    head = ["Load", *(f"{name} {what}" for what in ("E2E p50", "TTFT p50", "throughput") for name in names)]
-    head += [f"{pair.candidate}: {what}" for pair in findings.comparisons for what in ("E2E p50", "throughput")]
+    """Header and rows of a sweep: a row for each level and target, so that it fits a terminal; the change stands with the candidate."""
+    head = ["Load", "", "E2E, median", "TTFT, median", "Throughput", "Change of E2E"]
+    candidate = findings.comparison.candidate if findings.comparison else None
     rows = []
     for level in findings.levels:
-        row = [level.label]
-        for metric in ("e2e_ms_p50", "ttft_ms_p50", "requests_per_s"):
-            row += [estimate(level.metrics.get(name, {}).get(metric), interval=False) for name in names]
-        for pair in findings.comparisons:
-            effects = level.effects.get(pair.candidate, {})
-            row += [change(effects.get(short)) for short in ("e2e_p50", "requests_per_s")]
-        rows.append(row)
+        unit = "in flight" if level.knob == "concurrency" else "requests/s"
+        for number, name in enumerate(findings.targets):
+            metrics = level.metrics.get(name, {})
+            cells = [estimate(metrics.get(key)) for key in ("e2e_ms_p50", "ttft_ms_p50", "requests_per_s")]
+            effect = level.effects.get("e2e_p50") if name == candidate else None
+            rows.append(
+                [f"{level.value:g} {unit}" if number == 0 else "", name, *cells, change(effect) if effect else ""]
+            )
     return head, rows
+
+
+MEMORY_PARTS = (
+    ("Weights", "weights_gib"),
+    ("KV cache", "kv_cache_gib"),
+    ("CUDA graphs (estimate, inside the budget)", "graphs_in_budget_gib"),
+    ("Activations at their peak", "activations_gib"),
+    ("Rest", "rest_gib"),
+    ("Budget = utilization × total", "budget_gib"),
+    ("Whole GPU before the first request", "whole_gpu_idle_gib"),
+    ("Whole GPU at peak", "whole_gpu_peak_gib"),
+    ("This server's processes", "process_gib"),
+    ("CUDA graphs as captured", "graphs_gib"),
+)
+
+
+def memory_rows(findings: Findings) -> list[Row]:
+    """Each part of the memory with where it was read; parts that no target tells are left out."""
+    rows = []
+    for label, field in MEMORY_PARTS:
+        cells = []
+        for target in findings.targets.values():
+            value = getattr(target.memory, field)
+            source = target.memory.source.get(field)
+            cells.append("unknown" if value is None else f"{value:.2f} GiB" + (f" ({source})" if source else ""))
+        if any(cell != "unknown" for cell in cells):
+            rows.append([label, *cells])
+    return rows
+
+
+def kernel_lines(findings: Findings) -> list[str]:
+    """How each target's weights are multiplied, and how we know; a contradiction is said as one."""
+    lines = []
+    for target in findings.targets.values():
+        kernel = target.kernel
+        if kernel.kind == "unknown" and not kernel.evidence:
+            continue
+        text = f"{target.name}: {kernel.kind}"
+        if kernel.evidence:
+            text += f" ({'; '.join(kernel.evidence)})"
+        if kernel.contradiction:
+            text += f". CONTRADICTION: {kernel.contradiction}"
+        lines.append(text)
+    return lines

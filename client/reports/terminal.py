@@ -57,7 +57,7 @@ def _levels(findings: Findings) -> str:
     if not findings.levels:
         return ""
     head, rows = level_rows(findings)
-    align = ["left", *["right"] * (len(head) - 1)]
+    align = ["left", "left", "right", "right", "right", "left"]
     return tabulate(rows, headers=head, tablefmt="simple", disable_numparse=True, colalign=align)
 
 
