@@ -4,7 +4,8 @@ No retry, no schedule, no judging of the answer's text. A request that fails is 
 is passed on, after its record is written.
 
 The answer is read inside the transport's read callback (`extensions["sink"]`): one task switch for an answer, not two for a token.
-With another httpx transport, which knows no sink, the pieces are read here and stamped by the event loop.
+With another httpx transport, which knows no sink, the pieces are read here and stamped by the event loop; of the limits it then knows
+connect, write and read only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from time import monotonic_ns
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -34,6 +35,7 @@ ERROR_LIMIT = 64 << 10
 BEGINNING = 1 << 10
 """Bytes kept of the beginning of any other answer, for the message when it turns out to be none."""
 OWN_LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN}
+USUAL_REASONS = {"stop", "length", "tool_calls", "content_filter", "abort"}
 _DONE = httpx.ByteStream(b"")
 _NO_AUTH = httpx.Auth()
 _E = TypeVar("_E", bound=BaseException)
@@ -92,45 +94,62 @@ class Endpoint:
         except Exception as error:
             verdict = failure_verdict(error, intake)
         finally:  # cancellation and a stopping interpreter pass through here too
-            stamps, chat = intake.stamps, intake.chat
-            record = RequestRecord(
-                target=self._name,
+            record = self._record(
+                intake,
+                verdict,
                 phase=phase,
                 index=slot.index,
                 image_id=prepared.image_id,
-                outcome=verdict.outcome,
-                intended_ns=intended_ns,
+                body_bytes=len(prepared.body),
                 block=block,
                 level=level,
                 worker=worker,
                 attempt=attempt,
-                connect_start_ns=stamps.connect_start_ns,
-                connected_ns=stamps.connected_ns,
-                sent_ns=stamps.sent_ns,
-                uploaded_ns=stamps.uploaded_ns,
-                headers_ns=stamps.headers_ns,
-                first_byte_ns=stamps.first_byte_ns,
-                role_ns=chat.role_ns,
-                first_token_ns=chat.first_token_ns,
-                first_text_ns=chat.first_text_ns,
-                last_token_ns=chat.last_token_ns,
-                done_ns=intake.done_ns or monotonic_ns(),
-                chunk_ns=tuple(chat.chunk_ns),
-                stamps=stamps.source,
-                recv_lag_ns=stamps.lag_ns,
-                status=stamps.status,
-                finish_reason=chat.finish_reason,
-                prompt_tokens=chat.prompt_tokens,
-                completion_tokens=chat.completion_tokens,
-                cached_tokens=chat.cached_tokens,
-                text=chat.text if self._keep_text and chat.last_token_ns is not None else None,
-                error=None if verdict.error is None else one_line(verdict.error, self._secrets),
-                body_bytes=len(prepared.body),
-                answer_bytes=intake.size,
-                retry_after_s=intake.retry_after_s,
+                intended_ns=intended_ns,
             )
             sink(record)
         return record
+
+    def _record(self, intake: _Intake, verdict: Verdict, **place: Any) -> RequestRecord:
+        stamps, chat = intake.stamps, intake.chat
+        return RequestRecord(
+            target=self._name,
+            outcome=verdict.outcome,
+            connect_start_ns=stamps.connect_start_ns,
+            connected_ns=stamps.connected_ns,
+            sent_ns=stamps.sent_ns,
+            uploaded_ns=stamps.uploaded_ns,
+            headers_ns=stamps.headers_ns,
+            first_byte_ns=stamps.first_byte_ns,
+            role_ns=chat.role_ns,
+            first_token_ns=chat.first_token_ns,
+            first_text_ns=chat.first_text_ns,
+            last_token_ns=chat.last_token_ns,
+            done_ns=intake.done_ns or monotonic_ns(),
+            chunk_ns=tuple(chat.chunk_ns),
+            stamps=stamps.source,
+            recv_lag_ns=stamps.lag_ns,
+            status=stamps.status,
+            finish_reason=self._word(chat.finish_reason),
+            prompt_tokens=chat.prompt_tokens,
+            completion_tokens=chat.completion_tokens,
+            cached_tokens=chat.cached_tokens,
+            text=self._masked(chat.text) if self._keep_text and chat.last_token_ns is not None else None,
+            error=None if verdict.error is None else one_line(verdict.error, self._secrets),
+            answer_bytes=intake.size,
+            retry_after_s=intake.retry_after_s,
+            **place,
+        )
+
+    def _masked(self, text: str) -> str:
+        """An answer as it is, but for a key that a server may echo: it must not reach the run directory."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def _word(self, reason: str | None) -> str | None:
+        """The usual words as they are; a stranger is foreign text."""
+        return reason if reason in USUAL_REASONS or reason is None else one_line(reason, self._secrets)
 
     async def _exchange(self, body: bytes, intake: _Intake) -> Verdict:
         """One request and its whole answer. Raises what httpx raises."""

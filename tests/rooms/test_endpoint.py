@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from raw_server import CHUNKED, DONE, GOOD, ROLE, RawServer, Script, Wire, answering, chunk, event, http, usage
 
@@ -174,6 +175,13 @@ async def test_without_a_key_there_is_no_authorization() -> None:
     async with RawServer(answering(http(GOOD))) as server:
         await ask(server.url, api_key=None)
         assert server.requests[0].header("authorization") is None
+
+
+async def test_a_key_that_the_server_echoes_is_not_kept() -> None:
+    record = await ask_script(answering(http(ROLE + event(f"you are {KEY}!", finish=f"\x1b{KEY}") + DONE)))
+    check(record, Outcome.OK)
+    assert (record.text, record.finish_reason) == ("you are ***!", "***")
+    assert KEY.encode() not in msgspec.json.encode(record)
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
