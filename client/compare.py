@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import msgspec
-
 from client.core.across import joined
 from client.core.analysis import analyse
-from client.core.findings import Findings
+from client.core.findings import to_json
+from client.core.measured import measured_in
 from client.errors import HalfweightError, MeasurementInvalid, ThresholdFailed
+from client.reports import terminal
 from client.rundir import read_run
 
 EXAMPLES = """examples:
@@ -41,17 +41,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def text_of(findings: Findings) -> str:
-    """What a person reads: the verdict, the warnings, each effect in one sentence."""
-    lines = [findings.headline, ""]
-    lines += [f"{gate.severity.upper()}  {gate.fact}\n         {gate.next_step}" for gate in findings.gates]
-    for comparison in findings.comparisons:
-        lines += ["", *(f"Note: {note}" for note in comparison.notes), ""]
-        lines += [effect.sentence for effect in comparison.effects.values() if effect.word != "not measured"]
-    lines += ["", findings.recommendation.sentence, *(threshold.sentence for threshold in findings.thresholds)]
-    return "\n".join(lines) + "\n"
-
-
 def main(argv: list[str] | None = None) -> int:
     asked = parser().parse_args(argv)
     try:
@@ -59,13 +48,13 @@ def main(argv: list[str] | None = None) -> int:
             read_run(asked.run_a), read_run(asked.run_b), targets=(asked.target_a, asked.target_b),
             min_effect=asked.min_effect, fail_if=tuple(asked.fail_if),
         )  # fmt: skip
-        findings = analyse(evidence)
+        findings = analyse(evidence, measured_in(evidence))
     except HalfweightError as error:
-        print(f"compare: {error}", file=sys.stderr)
+        print(f"halfweight: {error}", file=sys.stderr)
         return error.exit_code
-    sys.stdout.write(text_of(findings))
+    print(terminal.render(findings))
     if asked.json is not None:
-        asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(findings), indent=1) + b"\n")
+        asked.json.write_bytes(to_json(findings))
     if not findings.valid:
         return MeasurementInvalid.exit_code
     return ThresholdFailed.exit_code if any(t.result != "pass" for t in findings.thresholds) else 0

@@ -23,7 +23,8 @@ from client.core.findings import (
     TargetFindings,
 )
 from client.core.gates import LOOKS, Seen, fired
-from client.core.levels import knee, levels
+from client.core.generator_gates import GENERATOR_LOOKS
+from client.core.levels import knee, levels, over_levels
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
 from client.core.parts import Measured
@@ -47,7 +48,7 @@ def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  #
     counters = {t.name: _counted(evidence, t.name) for t in plan.targets}
     pairs = tuple(sides(arms[plan.targets[0].name], arms[t.name], plan.design) for t in plan.targets[1:])
     seen = Seen(evidence=evidence, arms=arms, counters=counters, sides=pairs, gpu=measured.gpu)
-    gates = fired(seen, LOOKS + SERVER_LOOKS)
+    gates = fired(seen, GENERATOR_LOOKS + LOOKS + SERVER_LOOKS)
     targets = {t.name: target_findings(t, seen, measured) for t in plan.targets}
     comparisons = tuple(compare(both, targets, gates, evidence, measured) for both in pairs)
     return _composed(evidence, targets, comparisons, gates)
@@ -211,6 +212,7 @@ def _composed(
     missing = missing_facts(comparisons[0]) if comparisons else ()
     if comparisons:
         advice = recommend(comparisons[0], plan.primary, load, reasons[0] if reasons else None, missing)
+        advice = over_levels(advice, steps, comparisons[0].candidate, plan.primary)
     else:
         advice = Recommendation(
             action=Action.NONE, sentence="Nothing was compared: one target was measured.", load=load

@@ -60,17 +60,16 @@ def quantile_estimate(values: Floats, p: float, confidence: float, effective: fl
 
 
 def _unsupported(ordered: Floats, p: float, confidence: float, effective: float) -> Estimate:
+    """No interval exists at this confidence. A median is told all the same, with the range seen; other quantiles are not."""
     n, needed = len(ordered), least_n(p, confidence)
-    if p == 0.5 and math.isfinite(float(ordered[-1])):
-        note = f"needs n ≥ {needed} for {confidence:.0%}; the interval is the range seen"
-        return Estimate(
-            value=quantile(ordered, p), low=float(ordered[0]), high=float(ordered[-1]), n=n, unit="ms", note=note
-        )
+    few = f"needs n ≥ {needed}"
     if effective < n and n >= needed:
-        return Estimate(
-            n=n, unit="ms", note=f"needs n ≥ {needed}; the {n} here are worth {effective:.0f} independent ones"
-        )
-    return Estimate(n=n, unit="ms", note=f"needs n ≥ {needed}")
+        few += f"; the {n} here are worth {max(effective, 1):.0f} independent ones"
+    middle = quantile(ordered, p)
+    if p != 0.5 or math.isinf(middle):
+        return Estimate(n=n, unit="ms", note=few)
+    note = f"{few} for {confidence:.0%}; the interval is the range seen"
+    return Estimate(value=middle, low=float(ordered[0]), high=_finite(float(ordered[-1])), n=n, unit="ms", note=note)
 
 
 def _at_limit(low: float, n: int, arm: Arm) -> Estimate:

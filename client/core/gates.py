@@ -1,7 +1,7 @@
 """Validity gates: each looks at one way in which a run can be spoiled, and says the fact and the next step.
 
 A gate of severity INVALID without metrics spoils the whole run; with metrics, those only. Limits and their reasons: `client.core.limits`.
-Gates over what the servers and the GPU say are in `client.core.server_gates`.
+What the load generator says of itself is judged in `client.core.generator_gates`, what servers and GPU say in `client.core.server_gates`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from client.core.metrics import Arm
 from client.core.names import NAMES
 from client.core.pairing import Sides
 from client.core.plan import Arrival, Design, RunPlan
-from client.core.records import Outcome, Phase, WorkerHealth
+from client.core.records import Phase, WorkerHealth
 from client.core.stats import Floats, fisher_p, inflation, mser5, normal_point
 from client.core.table import NEVER
 
@@ -75,93 +75,6 @@ def invalid(code: str, fact: str, next_step: str, targets: tuple[str, ...] = (),
 
 def flag(code: str, fact: str, next_step: str, targets: tuple[str, ...] = (), metrics: tuple[str, ...] = ()) -> Gate:
     return Gate(code=code, severity=Severity.FLAG, fact=fact, next_step=next_step, metrics=metrics, targets=targets)
-
-
-def _worst(values: list[int | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return max(known) / 1e6 if known else None
-
-
-def late_sends(seen: Seen) -> Iterator[Gate]:
-    for target in seen.arms:
-        lag, e2e = _worst([h.send_lag_p99_ns for h in seen.health(target)]), seen.median_ms(target, "e2e")
-        if lag is not None and e2e is not None and lag > max(limits.LAG_SHARE * e2e, limits.LAG_IGNORED_MS):
-            yield invalid(
-                "generator_late",
-                f"The load generator sent to {target} up to {lag:.1f} ms late (p99), more than {limits.LAG_SHARE:.0%} of the {e2e:.0f} ms measured.",
-                "Use more --workers, a lower --rate or --concurrency, or a quieter machine.",
-                (target,),
-            )
-
-
-def late_stamps(seen: Seen) -> Iterator[Gate]:
-    """Kernel stamps do not wait for our event loop; loop stamps do."""
-    for target, arm in seen.arms.items():
-        if not len(arm) or not bool(seen.evidence.records.loop_stamped[arm.rows].any()):
-            continue
-        lag = _worst(
-            [h.recv_lag_p99_ns if h.recv_lag_p99_ns is not None else h.loop_lag_p99_ns for h in seen.health(target)]
-        )
-        ttft = seen.median_ms(target, "ttft")
-        if lag is not None and ttft is not None and lag > max(limits.LAG_SHARE * ttft, limits.LAG_IGNORED_MS):
-            yield invalid(
-                "stamps_late",
-                f"Arrivals from {target} were stamped by an event loop that ran up to {lag:.1f} ms late (p99), more than {limits.LAG_SHARE:.0%} of its TTFT.",
-                "Use more --workers, or plain http on Linux, where the kernel stamps arrivals.",
-                (target,),
-                STAMPED,
-            )
-
-
-def busy_generator(seen: Seen) -> Iterator[Gate]:
-    for target in seen.arms:
-        shares = [
-            h.cpu_ns / (h.end_ns - h.start_ns)
-            for h in seen.health(target)
-            if h.cpu_ns is not None and h.end_ns > h.start_ns
-        ]
-        share = max(shares, default=0.0)
-        fact = f"A load generator process was busy {share:.0%} of its time while it measured {target}."
-        step = "Use more --workers, or a lower --rate or --concurrency."
-        if share > limits.CPU_SATURATED:
-            yield invalid("generator_saturated", fact, step, (target,))
-        elif share > limits.CPU_SHARE:
-            yield flag("generator_busy", fact, step, (target,))
-
-
-def collector_pauses(seen: Seen) -> Iterator[Gate]:
-    for target in seen.arms:
-        health = [h for h in seen.health(target) if h.gc_pause_ns is not None and h.end_ns > h.start_ns]
-        share = max(((h.gc_pause_ns or 0) / (h.end_ns - h.start_ns) for h in health), default=0.0)
-        if share > limits.GC_SHARE:
-            yield flag(
-                "gc_pauses",
-                f"Garbage collection took {share:.1%} of the time in which {target} was measured.",
-                "Use more --workers, or fewer --requests for each block.",
-                (target,),
-            )
-
-
-def lost_workers(seen: Seen) -> Iterator[Gate]:
-    dead = sorted({h.worker for h in seen.evidence.health if h.lost})
-    lost = len(seen.evidence.records.where(outcome=Outcome.LOST))
-    if dead or lost:
-        names = ", ".join(map(str, dead)) or "?"
-        yield invalid(
-            "worker_lost",
-            f"Load generator process {names} died: {lost} requests of the schedule are missing, so the load was not the one asked for.",
-            "Run again; if it dies again, look for the out-of-memory killer in the kernel log.",
-        )
-
-
-def held_back(seen: Seen) -> Iterator[Gate]:
-    held = sum(h.held_back for h in seen.evidence.health if h.phase is Phase.MEASURE)
-    if held:
-        yield flag(
-            "held_back",
-            f"{held} arrivals waited for the client-side cap of {seen.plan.load.max_in_flight}: the offered load was lower than asked.",
-            "Raise the cap, or read response times (they count from the intended start).",
-        )
 
 
 def failures(seen: Seen) -> Iterator[Gate]:
@@ -383,8 +296,8 @@ def overload(seen: Seen) -> Iterator[Gate]:
 
 
 LOOKS: tuple[Look, ...] = (
-    lost_workers, late_sends, late_stamps, busy_generator, collector_pauses, held_back, failures, unequal_failures, timeouts,
-    too_few, output_lengths, prompt_lengths, repeated_images, other_questions, overload, settled, cut_short,
+    failures, unequal_failures, timeouts, too_few, output_lengths, prompt_lengths, repeated_images, other_questions, overload, settled,
+    cut_short,
 )  # fmt: skip
 
 

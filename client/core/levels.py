@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
+
 from client.core.blocks import levels_of
 from client.core.estimates import arm_metrics
 from client.core.evidence import Evidence
-from client.core.findings import Gate, Level
+from client.core.findings import Action, Gate, Level, Recommendation
 from client.core.metrics import Arm, arm
+from client.core.names import NAMES
 from client.core.pairing import sides
 from client.core.plan import LoadProfile
+from client.core.recommend import UNKNOWN, side_of
 from client.core.verdict import effects
 
 KNEE_GAIN = 0.10
@@ -29,7 +33,7 @@ def levels(evidence: Evidence, gates: tuple[Gate, ...] = ()) -> tuple[Level, ...
 
 
 def _level(evidence: Evidence, number: int, load: LoadProfile, value: float, gates: tuple[Gate, ...]) -> Level:
-    plan = evidence.plan
+    plan = msgspec.structs.replace(evidence.plan, load=load)
     arms: dict[str, Arm] = {
         target.name: arm(evidence.records, target.name, plan.timeouts, level=number) for target in plan.targets
     }
@@ -40,7 +44,8 @@ def _level(evidence: Evidence, number: int, load: LoadProfile, value: float, gat
         if baseline in metrics and target.name in metrics:
             both = sides(arms[baseline], arms[target.name], plan.design)
             compared[target.name] = effects(both, metrics[baseline], metrics[target.name], gates, plan)
-    knob = plan.load.sweep.knob if plan.load.sweep is not None else "concurrency"
+    sweep = evidence.plan.load.sweep
+    knob = sweep.knob if sweep is not None else "concurrency"
     label = f"{value:g} in flight" if knob == "concurrency" else f"{value:g} requests/s"
     return Level(number=number, knob=knob, value=value, label=label, metrics=metrics, effects=compared)
 
@@ -52,3 +57,19 @@ def knee(found: tuple[Level, ...], target: str) -> Level | None:
         if rate is not None and after is not None and after < rate * (1 + KNEE_GAIN):
             return level
     return None
+
+
+def over_levels(advice: Recommendation, found: tuple[Level, ...], candidate: str, primary: str) -> Recommendation:
+    """Where another level says another thing of the primary metric, the answer depends on the load."""
+    effects_at = {
+        level.label: level.effects[candidate][primary] for level in found if primary in level.effects.get(candidate, {})
+    }
+    if len(effects_at) < 2 or advice.action is Action.NONE:
+        return advice
+    told = {label: side_of(effect) for label, effect in effects_at.items()}
+    reasons = (*advice.reasons, *(f"At {label}: {effect.sentence}" for label, effect in list(effects_at.items())[1:]))
+    if len(set(told.values()) - {UNKNOWN}) < 2:
+        return msgspec.structs.replace(advice, reasons=reasons)
+    each = "; ".join(f"{side} at {label}" for label, side in told.items())
+    sentence = f"It depends on the load: {NAMES[primary].words} of {candidate} is {each}."
+    return msgspec.structs.replace(advice, action=Action.DEPENDS, sentence=sentence, reasons=reasons)

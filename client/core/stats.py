@@ -269,5 +269,5 @@ def mser5(series: Floats, batch: int = 5) -> int | None:
     sums = np.cumsum(means[::-1])[::-1]
     squares = np.cumsum((means**2)[::-1])[::-1]
     score = (squares - sums**2 / left) / left**2.0
-    best = int(np.argmin(score[: batches - 2]))  # the last two batches are always nearly equal to themselves
+    best = int(np.argmin(score[: batches - max(3, batches // 4)]))  # the last few batches look alike by chance
     return None if best > batches // 2 else best * batch
