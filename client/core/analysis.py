@@ -17,7 +17,6 @@ from client.core.findings import (
     Findings,
     Gate,
     Kernel,
-    Level,
     Memory,
     Parity,
     Recommendation,
@@ -25,7 +24,7 @@ from client.core.findings import (
 )
 from client.core.gates import LOOKS, Seen, fired
 from client.core.generator_gates import GENERATOR_LOOKS
-from client.core.levels import knee, levels, over_levels, plans
+from client.core.levels import knee, levels, over_levels
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
 from client.core.parts import Measured
@@ -51,9 +50,8 @@ def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  #
     seen = Seen(evidence=evidence, arms=arms, counters=counters, sides=pairs, gpu=measured.gpu)
     gates = fired(seen, GENERATOR_LOOKS + LOOKS + SERVER_LOOKS) + measured.gates
     targets = {t.name: target_findings(t, seen, measured) for t in plan.targets}
-    steps = levels(evidence, gates)
     comparisons = tuple(compare(both, targets, gates, evidence, measured) for both in pairs)
-    return _composed(evidence, targets, comparisons, gates, steps)
+    return _composed(evidence, targets, comparisons, gates)
 
 
 def first_level(evidence: Evidence) -> int | None:
@@ -205,19 +203,16 @@ def _simulated_note(plan: RunPlan) -> str | None:
 
 
 def _composed(
-    evidence: Evidence,
-    targets: dict[str, TargetFindings],
-    comparisons: tuple[Comparison, ...],
-    gates: tuple[Gate, ...],
-    steps: tuple[Level, ...],
+    evidence: Evidence, targets: dict[str, TargetFindings], comparisons: tuple[Comparison, ...], gates: tuple[Gate, ...]
 ) -> Findings:
     plan = evidence.plan
     reasons = spoiled_by(gates, plan.primary)
-    load = load_sentence(plans(plan)[0])
+    load = load_sentence(plan)
+    steps = levels(evidence, gates)
     missing = missing_facts(comparisons[0]) if comparisons else ()
     if comparisons:
         advice = recommend(comparisons[0], plan.primary, load, reasons[0] if reasons else None, missing)
-        advice = over_levels(advice, steps, plan.primary)
+        advice = over_levels(advice, steps, comparisons[0].candidate, plan.primary)
     else:
         advice = Recommendation(
             action=Action.NONE, sentence="Nothing was compared: one target was measured.", load=load
@@ -240,7 +235,7 @@ def _composed(
         comparison=comparisons[0] if comparisons else None,
         comparisons=comparisons,
         levels=steps,
-        knees={name: knee(steps, name) for name in targets} if steps else {},
+        knees={name: None if (at := knee(steps, name)) is None else at.label for name in targets} if steps else {},
         gates=gates,
         recommendation=advice,
         not_measured=missing,

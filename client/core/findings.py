@@ -202,6 +202,17 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class Level(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a sweep. `metrics`: target -> metric -> estimate; `effects`: candidate -> short name -> effect."""
+
+    number: int
+    knob: str
+    value: float
+    label: str
+    metrics: dict[str, dict[str, Estimate]] = {}
+    effects: dict[str, dict[str, Effect]] = {}
+
+
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     result: str
@@ -223,17 +234,6 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     would_change: tuple[str, ...] = ()
     not_measured: tuple[str, ...] = ()
-
-
-class Level(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a sweep: metrics of each target as in TargetFindings.metrics, effects of the first candidate against the baseline."""
-
-    number: int
-    load: str
-    knob: str = "concurrency"
-    value: float = 0.0
-    metrics: dict[str, dict[str, Estimate]] = {}
-    effects: dict[str, Effect] = {}
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,9 +261,9 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: tuple[Comparison, ...] = ()
     """Every candidate against the baseline."""
     levels: tuple[Level, ...] = ()
-    """Sweep only: every level, the first included, which is also the one that the rest of the findings speak of."""
+    """Of a sweep, in its order. The first level carries the verdict above."""
     knees: dict[str, str | None] = {}
-    """Sweep only: target -> load after which throughput stops growing; None: it grew to the last level."""
+    """Of a sweep: target -> label of the level after which throughput stops growing; None: it grew to the end."""
     gates: tuple[Gate, ...] = ()
     recommendation: Recommendation = Recommendation(action=Action.NONE, sentence="Nothing was compared.")
     thresholds: tuple[Threshold, ...] = ()

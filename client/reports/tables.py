@@ -158,14 +158,13 @@ def _error_row(findings: Findings) -> Row:
 def level_rows(findings: Findings) -> tuple[Row, list[Row]]:
     """Header and rows of a sweep: a row for each level and target, so that it fits a terminal; the change stands with the candidate."""
     head = ["Load", "", "E2E, median", "TTFT, median", "Throughput", "Change of E2E"]
-    candidate = findings.comparison.candidate if findings.comparison else None
     rows = []
     for level in findings.levels:
         unit = "in flight" if level.knob == "concurrency" else "requests/s"
         for number, name in enumerate(findings.targets):
             metrics = level.metrics.get(name, {})
             cells = [estimate(metrics.get(key)) for key in ("e2e_ms_p50", "ttft_ms_p50", "requests_per_s")]
-            effect = level.effects.get("e2e_p50") if name == candidate else None
+            effect = level.effects.get(name, {}).get("e2e_p50")
             rows.append(
                 [f"{level.value:g} {unit}" if number == 0 else "", name, *cells, change(effect) if effect else ""]
             )
