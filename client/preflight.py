@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import httpx
 import msgspec
+from asyncio_throttle import Throttler
 
 from client.core.evidence import ServerEvidence
 from client.core.plan import Target
@@ -94,9 +94,12 @@ class Preflight:
 
     async def _healthy(self, target: Target) -> httpx.Response:
         deadline = time.monotonic() + self._wait_s
+        # A cap is what is wanted here: a server that loads its model must not be busy with our questions.
+        probes = Throttler(rate_limit=1, period=RETRY_EVERY_S)
         while True:
             try:
-                response, _ = await self._get(target, "/health")
+                async with probes:
+                    response, _ = await self._get(target, "/health")
                 # Endpoints without /health (a proxy, another server) answer 404: /v1/models decides for them.
                 if response.status_code < 500:
                     return response
@@ -108,7 +111,6 @@ class Preflight:
                 problem = error
             if time.monotonic() >= deadline:
                 raise problem
-            await asyncio.sleep(RETRY_EVERY_S)
 
     async def _version(self, target: Target) -> str | None:
         try:

@@ -50,6 +50,7 @@ DOORS = {
         "client.telemetry",
         "client.preflight",
     },
+    "asyncio_throttle": {"client.preflight"},
     "docker": {"client.containers"},
     "pydantic": {"client.config", "client.workload", "server"},
     "pynvml": {"server"},
