@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 import msgspec
-from asyncio_throttle import Throttler
+from asyncio_throttle.throttler import Throttler
 
 from client.core.evidence import ServerEvidence
 from client.core.plan import Target
