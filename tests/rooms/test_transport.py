@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from peer import CHUNKED, OK, Talk, answering, once, peer
 
 from client.errors import UsageError
+from client.sockets import PlainConnection
 from client.transport import LoadClient, Stamps, new_client, stamps_of
 
 BODY = b"x" * 147_579
@@ -309,6 +311,37 @@ async def test_a_dead_idle_connection_is_replaced(client: LoadClient) -> None:
             assert (await post(client, server.url)).content == b"ok"
             time.sleep(0.02)  # noqa: ASYNC251 - the loop must not see the end before the next request wants the connection
         assert requests == [1, 2, 3, 4, 5]
+
+
+async def test_a_connection_that_breaks_between_look_and_write_is_replaced(
+    client: LoadClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Event()
+    requests: list[int] = []
+
+    def script(talk: Talk) -> None:
+        talk.request()
+        requests.append(talk.number)
+        talk.send(OK)
+        if talk.number == 1:
+            looked.wait(5)
+            talk.reset()
+
+    real = PlainConnection.stale
+
+    def look_and_wait(connection: PlainConnection) -> bool:
+        found = real(connection)
+        looked.set()
+        time.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(PlainConnection, "stale", look_and_wait)
+    with peer(script) as server:
+        await post(client, server.url)
+        response = await post(client, server.url)
+        assert response.content == b"ok"
+        assert not stamps_of(response).reused
+        assert requests == [1, 2]
 
 
 async def test_a_request_whose_bytes_were_taken_is_not_sent_again(client: LoadClient) -> None:

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import figures
 from benchmarks.truth_server import build, serving
 from client.core.body import chat_body
+from client.core.pictures import synthetic
 from client.core.plan import Workload
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compil
 def lab(tmp_path_factory: pytest.TempPathFactory) -> figures.Lab:
     cache = tmp_path_factory.mktemp("lab")
     for number in range(4):
-        body = chat_body(Workload(max_tokens=16), "tiny", bytes([number]) * 50_000)
+        body = chat_body(Workload(max_tokens=16), "tiny", synthetic(0, number, 320, 240).jpeg)
         (cache / f"{number:03}.json").write_bytes(body)
     return figures.Lab(cache, cache, None, None)
 
@@ -34,7 +35,8 @@ def test_stamps_follow_the_servers_own(lab: figures.Lab, mode: str, options: dic
     assert min(measured.stamp_lag_ns) >= 0
     assert sorted(measured.stamp_lag_ns)[len(measured.stamp_lag_ns) // 2] < 500_000
     assert min(measured.ttft_error_ns) > 0
-    assert {answer.body_bytes for answer in log} == {(lab.bodies / "000.json").stat().st_size}
+    sizes = {path.stat().st_size for path in lab.bodies.glob("*.json")}
+    assert {answer.body_bytes for answer in log} == sizes
     assert min(measured.send_lag_ns) >= 0
 
 
