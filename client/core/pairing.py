@@ -158,7 +158,7 @@ def rate_contrast(both: Sides, name: str, plan: RunPlan) -> Contrast:
     if found.log is None:
         return found
     log = found.log.shifted(point - found.log.value, point - found.log.value)
-    base = rates[0] / math.exp(point)
+    base = float(rates[0]) / math.exp(point)
     plain = Interval(*(base * math.expm1(value) for value in (point, log.low, log.high)))
     return Contrast(Interval(point, log.low, log.high), plain, found.n, found.method)
 
