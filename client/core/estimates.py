@@ -25,8 +25,9 @@ def arm_metrics(arm: Arm, plan: RunPlan) -> dict[str, Estimate]:
     found: dict[str, Estimate] = {}
     for metric in LATENCIES:
         values, effective = latency_values(arm, metric)
+        ordered = np.sort(values)
         for stat, p in QUANTILES.items():
-            found[f"{metric}_ms_{stat}"] = quantile_estimate(values, p, plan.confidence, effective, arm)
+            found[f"{metric}_ms_{stat}"] = quantile_estimate(ordered, p, plan.confidence, effective, arm)
         found[f"{metric}_ms_mean"] = mean_estimate(arm, metric, plan)
     for name, weights in throughput_weights(arm, plan.slos).items():
         found[name] = rate_estimate(arm, weights, plan)
@@ -45,11 +46,11 @@ def latency_values(arm: Arm, metric: str) -> tuple[Floats, float]:
     return values, len(values) / dependence(Series(values, 0.5)).inflation if len(values) else 0.0
 
 
-def quantile_estimate(values: Floats, p: float, confidence: float, effective: float, arm: Arm) -> Estimate:
-    n = len(values)
+def quantile_estimate(ordered: Floats, p: float, confidence: float, effective: float, arm: Arm) -> Estimate:
+    """Of ascending values, inf where a request timed out."""
+    n = len(ordered)
     if n == 0:
         return not_measured("ms")
-    ordered = np.sort(values)
     interval = order_interval(ordered, p, confidence, effective)
     if interval is None:
         return _unsupported(ordered, p, confidence, effective)
@@ -103,7 +104,7 @@ def series_of(arm: Arm, metric: str, p: float | None) -> Series | Clusters | Non
         if not len(arm.gaps):
             return None
         owners, renumbered = np.unique(arm.gap_owner, return_inverse=True)
-        return Clusters(arm.gaps, renumbered, len(owners), p)
+        return Clusters(arm.gaps, renumbered, len(owners), p, bool((np.diff(arm.gap_owner) >= 0).all()))
     values = arm.latency[metric]
     values = values[~np.isnan(values)]
     return Series(values, p) if len(values) else None
