@@ -82,7 +82,7 @@ CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
     "throttled arm": ("gpu_throttled", Severity.INVALID, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(sm_mhz=1980, slowed_share=0.0), "fp8": GpuArm(sm_mhz=1975, slowed_share=0.4)})),
     "clocks differ": ("gpu_clocks", Severity.INVALID, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(sm_mhz=1980), "fp8": GpuArm(sm_mhz=1600)})),
     "stranger on the GPU": ("other_process", Severity.INVALID, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(strangers=("python train.py (pid 77)",))})),
-    "late generator": ("generator_late", Severity.INVALID, lambda: made.evidence(made.campaign(), health=(made.health("bf16"), made.health("fp8", send_lag_p99_ns=40 * made.MS))), Measured()),
+    "late generator": ("generator_late", Severity.INVALID, lambda: made.evidence(made.campaign(), health=(made.health("bf16"), made.health("fp8", send_lag_p50_ns=40 * made.MS, send_lag_p99_ns=40 * made.MS))), Measured()),
     "late event loop stamps": ("stamps_late", Severity.INVALID, lambda: made.evidence([change(r, stamps="loop") for r in made.campaign()], health=(made.health("bf16", recv_lag_p99_ns=9 * made.MS), made.health("fp8"))), Measured()),
     "saturated generator": ("generator_saturated", Severity.INVALID, lambda: made.evidence(made.campaign(), health=(made.health("bf16", cpu_ns=980 * made.MS),)), Measured()),
     "busy generator": ("generator_busy", Severity.FLAG, lambda: made.evidence(made.campaign(), health=(made.health("bf16", cpu_ns=600 * made.MS),)), Measured()),

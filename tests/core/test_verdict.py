@@ -97,7 +97,8 @@ def case(quality: Word, primary: Word, **others: Word) -> Comparison:
     ("comparison", "action"),
     [
         (case(Word.NON_INFERIOR, Word.FASTER), Action.USE),
-        (case(Word.NON_INFERIOR, Word.FASTER, ttft_p50=Word.SLOWER), Action.DEPENDS),
+        (case(Word.NON_INFERIOR, Word.FASTER, ttft_p50=Word.SLOWER), Action.USE),
+        (case(Word.NON_INFERIOR, Word.FASTER, requests_per_s=Word.LOWER), Action.DEPENDS),
         (case(Word.EQUIVALENT, Word.NO_DIFFERENCE, kv_cache_tokens=Word.HIGHER), Action.USE),
         (
             case(
