@@ -74,7 +74,7 @@ class Clusters:
     """The same over values that come in clusters (gaps of one answer): whole clusters are resampled, values are pooled."""
 
     values: Floats
-    owner: Index
+    owner: npt.NDArray[np.int32]
     size: int
     p: float | None
     in_order: bool = False

@@ -39,7 +39,7 @@ def arm_metrics(arm: Arm, plan: RunPlan) -> dict[str, Estimate]:
 def latency_values(arm: Arm, metric: str) -> tuple[Floats, float]:
     """The defined values in time order, and how many independent ones they are worth."""
     if metric == "itl":
-        owners = len(np.unique(arm.gap_owner))
+        owners = np.count_nonzero(np.bincount(arm.gap_owner, minlength=1))
         return arm.gaps, float(owners)  # gaps of one answer move together: an answer counts once
     values = arm.latency[metric]
     values = values[~np.isnan(values)]
@@ -103,8 +103,9 @@ def series_of(arm: Arm, metric: str, p: float | None) -> Series | Clusters | Non
     if metric == "itl":
         if not len(arm.gaps):
             return None
-        owners, renumbered = np.unique(arm.gap_owner, return_inverse=True)
-        return Clusters(arm.gaps, renumbered, len(owners), p, bool((np.diff(arm.gap_owner) >= 0).all()))
+        has_gaps = np.bincount(arm.gap_owner, minlength=len(arm)) > 0
+        owner = arm.gap_owner if has_gaps.all() else (np.cumsum(has_gaps) - 1).astype(np.int32)[arm.gap_owner]
+        return Clusters(arm.gaps, owner, int(has_gaps.sum()), p, bool((owner[1:] >= owner[:-1]).all()))
     values = arm.latency[metric]
     values = values[~np.isnan(values)]
     return Series(values, p) if len(values) else None

@@ -104,7 +104,7 @@ def reordered(part: Arm, images: np.ndarray[tuple[int], np.dtype[np.int32]]) -> 
         smaller.target, smaller.rows[place], smaller.image[place], smaller.block[place], smaller.index[place],
         smaller.start_ns[place], smaller.end_ns[place], smaller.ok[place], smaller.counted[place], smaller.censored[place],
         smaller.tokens[place], smaller.prompt_tokens[place], smaller.cached_tokens[place], fields,
-        smaller.gaps, back[smaller.gap_owner], smaller.limit_ms,
+        smaller.gaps, back.astype(np.int32)[smaller.gap_owner], smaller.limit_ms,
     )  # fmt: skip
 
 

@@ -81,6 +81,7 @@ CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
     "counters missing": ("counters_missing", Severity.FLAG, lambda: made.evidence(made.campaign(), servers={}), Measured()),
     "throttled arm": ("gpu_throttled", Severity.INVALID, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(sm_mhz=1980, slowed_share=0.0), "fp8": GpuArm(sm_mhz=1975, slowed_share=0.4)})),
     "clocks differ": ("gpu_clocks", Severity.INVALID, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(sm_mhz=1980), "fp8": GpuArm(sm_mhz=1600)})),
+    "clocks differ at the power cap": ("gpu_clocks", Severity.FLAG, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(sm_mhz=1300, power_capped_share=0.9), "fp8": GpuArm(sm_mhz=1500)})),
     "stranger on the GPU": ("other_process", Severity.INVALID, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(strangers=("python train.py (pid 77)",))})),
     "late generator": ("generator_late", Severity.INVALID, lambda: made.evidence(made.campaign(), health=(made.health("bf16"), made.health("fp8", send_lag_p50_ns=40 * made.MS, send_lag_p99_ns=40 * made.MS))), Measured()),
     "late event loop stamps": ("stamps_late", Severity.INVALID, lambda: made.evidence([change(r, stamps="loop") for r in made.campaign()], health=(made.health("bf16", recv_lag_p99_ns=9 * made.MS), made.health("fp8"))), Measured()),
