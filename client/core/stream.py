@@ -38,7 +38,7 @@ class SseReader:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The payloads of the events that this piece ends. Raises LineTooLong."""
-        if not self._rest and not self._data and not self._after_cr and len(piece) <= self._limit:
+        if not self._rest and not self._data and len(piece) <= self._limit:
             payloads = _whole_events(piece)
             if payloads is not None:
                 self._started = True
