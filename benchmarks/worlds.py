@@ -88,7 +88,7 @@ def made_arm(
     return Arm(
         target=name, rows=place, image=image.astype(np.int32), block=block, index=np.arange(n), start_ns=start,
         end_ns=start + (e2e * 1e6).astype(np.int64), ok=yes, counted=yes, censored=~yes, tokens=none, prompt_tokens=none, cached_tokens=none,
-        latency={"e2e": e2e}, gaps=np.zeros(0), gap_owner=np.zeros(0, np.int64), limit_ms=None,
+        latency={"e2e": e2e}, gaps=np.zeros(0), gap_owner=np.zeros(0, np.int32), limit_ms=None,
     )  # fmt: skip
 
 

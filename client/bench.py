@@ -24,6 +24,7 @@ from client.errors import HalfweightError, UsageError
 from client.launch import SimulatedServers
 from client.preflight import Introduction
 from client.progress import Progress, choose
+from client.remote import read_keys
 from client.rundir import Manifest, RunDir, read_run
 from client.session import Asked, introduce, measure
 from client.workload import open_pictures
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     progress = choose(arguments.quiet)
     try:
         plan = build_plan(arguments, os.environ)
-        keys = {t.name: os.environ[t.api_key_env] for t in plan.targets if t.api_key_env}
+        keys = read_keys(plan.targets, os.environ)
         asked = Asked(keys, arguments.ca_file, arguments.wait, arguments.model_config, arguments.allow_outside)
         if arguments.preflight_only:
             return preflight_only(plan, asked, progress)

@@ -66,6 +66,9 @@ def _target_flags(group: argparse._ArgumentGroup) -> None:
         help="environment variable that holds the API key",
     )
     group.add_argument(
+        "--api-key-file", action="append", default=[], metavar="[NAME=]FILE", help="file that holds the API key alone"
+    )
+    group.add_argument(
         "--price", action="append", default=[], metavar="[NAME=]USD", help="price of the machine in USD per hour"
     )
     group.add_argument(
@@ -186,6 +189,13 @@ def _load_flags(group: argparse._ArgumentGroup) -> None:
         type=int,
         metavar="N",
         help="open loop: hold requests back above this many; held ones are reported",
+    )
+    group.add_argument(
+        "--timeout",
+        action="append",
+        default=[],
+        metavar="STAGE=SECONDS",
+        help="give a request up: connect (default 10), write (60), first-byte (300), idle (120), total (600)",
     )
     group.add_argument("--workers", default="1", metavar="N|auto", help="load-generating processes (default: 1)")
     group.add_argument(

@@ -8,7 +8,6 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -21,11 +20,14 @@ from client.core.plan import (
     LoadProfile,
     RunPlan,
     Target,
+    TargetKind,
     Workload,
 )
+from client.core.runpod import kind_of, openai_base
 from client.core.thresholds import parse as parse_condition
 from client.core.thresholds import parse_slo
 from client.errors import UsageError
+from client.remote import base_url, parse_timeouts, read_keys
 
 TARGETS_FILE = Path(__file__).parent.parent / "server" / "targets.toml"
 PROFILES = ("rtx-6000-ada", "h100")
@@ -43,7 +45,9 @@ class TargetEntry(BaseModel):
     image: str | None = None
     args: list[str] = Field(default_factory=list)
     price_usd_per_hour: float | None = Field(default=None, gt=0)
+    kind: TargetKind | None = None
     api_key_env: str | None = None
+    api_key_file: str | None = None
     server_log: str | None = None
     sidecar: str | None = None
 
@@ -58,19 +62,6 @@ class TargetEntry(BaseModel):
         return None if value in (None, "", "none") else value
 
 
-def base_url(text: str) -> str:
-    """`http://host:8000/v1/` -> `http://host:8000`. Raises ValueError for anything that is no http(s) address."""
-    parts = urlsplit(text if "//" in text else f"http://{text}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{text!r} is no http:// or https:// address")
-    if parts.username or parts.password:
-        raise ValueError("a key or password must not stand in the URL; name its variable with --api-key-env")
-    if parts.query or parts.fragment:
-        raise ValueError(f"{text!r} has a query or fragment; give the base address only")
-    path = re.sub(r"/+$", "", parts.path)
-    return f"{parts.scheme}://{parts.netloc}{path.removesuffix('/v1')}"
-
-
 def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) -> RunPlan:
     """Raises UsageError, with the place and the next step, for whatever cannot be done."""
     targets = _targets(arguments, environment)
@@ -78,6 +69,7 @@ def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) ->
         targets=targets,
         workload=_workload(arguments),
         load=_load(arguments),
+        timeouts=parse_timeouts(arguments.timeout),
         design=_design(arguments, targets),
         seed=_at_least("--seed", arguments.seed, 0),
         primary=_primary(arguments.primary),
@@ -141,6 +133,7 @@ def _targets(arguments: argparse.Namespace, environment: Mapping[str, str]) -> t
         )
     targets = tuple(_target(name, tables.get(name, {}), flags, arguments, environment) for name in names)
     _refuse_same_address(targets)
+    read_keys(targets, environment)  # a missing key costs nothing now
     return targets
 
 
@@ -162,7 +155,7 @@ def read_targets_file(path: Path) -> dict[str, dict[str, Any]]:
 def _per_target_flags(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
     """{"fp8": {"url": …}, "": {…}} where the empty name stands for every target."""
     known = {"url": arguments.url, "model": arguments.model, "api_key_env": arguments.api_key_env,
-             "price_usd_per_hour": arguments.price, "server_log": arguments.server_log, "sidecar": arguments.sidecar}  # fmt: skip
+             "api_key_file": arguments.api_key_file, "price_usd_per_hour": arguments.price, "server_log": arguments.server_log, "sidecar": arguments.sidecar}  # fmt: skip
     found: dict[str, dict[str, str]] = {}
     for field, values in known.items():
         for value in values:
@@ -197,20 +190,18 @@ def _target(
         hint = f"It comes from targets.toml, {prefix}{where.upper()} or --{where.replace('_', '-')}."
         message = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"target {name}, {where}: {message}.", hint) from None
-    if entry.api_key_env and not environment.get(entry.api_key_env):
-        raise UsageError(
-            f"target {name}: the environment variable {entry.api_key_env} is empty or not set.",
-            f"export {entry.api_key_env}=… and start again.",
-        )
+    kind = entry.kind or kind_of(entry.url)
     return Target(
         name=name,
-        base_url=entry.url,
+        base_url=openai_base(entry.url) if kind is TargetKind.RUNPOD_SERVERLESS else entry.url,
+        kind=kind,
         model=entry.model,
         precision=entry.precision if entry.precision != "unknown" else name,
         image=entry.image,
         engine_args=tuple(entry.args),
         price_usd_per_hour=entry.price_usd_per_hour,
-        api_key_env=entry.api_key_env,
+        api_key_env=None if entry.api_key_file else entry.api_key_env,
+        api_key_file=entry.api_key_file,
         server_log=entry.server_log,
         sidecar_url=entry.sidecar,
         simulated=arguments.simulate is not None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = {"bench", "report", "compare", "memory", "score", "make_images"}
-BORDER = {"config", "cli"}
+BORDER = {"config", "cli", "remote"}
 ROOMS = {
     "answerfile", "campaign", "clock", "connection", "containers", "endpoint", "exchange", "failures", "generator", "health", "host",
     "launch", "logfile", "preflight", "progress", "rundir", "session", "sockets", "telemetry", "transport", "workers", "workload",

@@ -23,7 +23,6 @@ from client.core.stats import (
     block_length,
     inflation,
     normal_point,
-    quantile,
     quantile_rows,
     resampled_inflation,
     t_point,
@@ -52,7 +51,9 @@ class Series:
         return len(self.values)
 
     def value(self) -> float:
-        return float(self.values.mean()) if self.p is None else quantile(np.sort(self.values), self.p)
+        if self.p is None:
+            return float(self.values.mean())
+        return float(quantile_rows(self.values[np.newaxis], self.p, bool(np.isinf(self.values).any()))[0])
 
     def resampled(self, index: Index) -> Floats:
         picked = self.values[index]
@@ -73,9 +74,11 @@ class Clusters:
     """The same over values that come in clusters (gaps of one answer): whole clusters are resampled, values are pooled."""
 
     values: Floats
-    owner: Index
+    owner: npt.NDArray[np.int32]
     size: int
     p: float | None
+    in_order: bool = False
+    """Clusters follow one another: a run of them is a slice."""
 
     def __len__(self) -> int:
         return self.size
@@ -96,6 +99,9 @@ class Clusters:
         return np.asarray(ordered[np.argmax(reached >= wanted, axis=1)], np.float64)
 
     def run(self, begin: int, end: int) -> float:
+        if self.in_order:
+            first, last = np.searchsorted(self.owner, (begin, end))
+            return Series(self.values[first:last], self.p).value()
         inside = (self.owner >= begin) & (self.owner < end)
         return Series(self.values[inside], self.p).value()
 

@@ -25,8 +25,9 @@ def arm_metrics(arm: Arm, plan: RunPlan) -> dict[str, Estimate]:
     found: dict[str, Estimate] = {}
     for metric in LATENCIES:
         values, effective = latency_values(arm, metric)
+        ordered = np.sort(values)
         for stat, p in QUANTILES.items():
-            found[f"{metric}_ms_{stat}"] = quantile_estimate(values, p, plan.confidence, effective, arm)
+            found[f"{metric}_ms_{stat}"] = quantile_estimate(ordered, p, plan.confidence, effective, arm)
         found[f"{metric}_ms_mean"] = mean_estimate(arm, metric, plan)
     for name, weights in throughput_weights(arm, plan.slos).items():
         found[name] = rate_estimate(arm, weights, plan)
@@ -38,18 +39,18 @@ def arm_metrics(arm: Arm, plan: RunPlan) -> dict[str, Estimate]:
 def latency_values(arm: Arm, metric: str) -> tuple[Floats, float]:
     """The defined values in time order, and how many independent ones they are worth."""
     if metric == "itl":
-        owners = len(np.unique(arm.gap_owner))
+        owners = np.count_nonzero(np.bincount(arm.gap_owner, minlength=1))
         return arm.gaps, float(owners)  # gaps of one answer move together: an answer counts once
     values = arm.latency[metric]
     values = values[~np.isnan(values)]
     return values, len(values) / dependence(Series(values, 0.5)).inflation if len(values) else 0.0
 
 
-def quantile_estimate(values: Floats, p: float, confidence: float, effective: float, arm: Arm) -> Estimate:
-    n = len(values)
+def quantile_estimate(ordered: Floats, p: float, confidence: float, effective: float, arm: Arm) -> Estimate:
+    """Of ascending values, inf where a request timed out."""
+    n = len(ordered)
     if n == 0:
         return not_measured("ms")
-    ordered = np.sort(values)
     interval = order_interval(ordered, p, confidence, effective)
     if interval is None:
         return _unsupported(ordered, p, confidence, effective)
@@ -102,8 +103,9 @@ def series_of(arm: Arm, metric: str, p: float | None) -> Series | Clusters | Non
     if metric == "itl":
         if not len(arm.gaps):
             return None
-        owners, renumbered = np.unique(arm.gap_owner, return_inverse=True)
-        return Clusters(arm.gaps, renumbered, len(owners), p)
+        has_gaps = np.bincount(arm.gap_owner, minlength=len(arm)) > 0
+        owner = arm.gap_owner if has_gaps.all() else (np.cumsum(has_gaps) - 1).astype(np.int32)[arm.gap_owner]
+        return Clusters(arm.gaps, owner, int(has_gaps.sum()), p, bool((owner[1:] >= owner[:-1]).all()))
     values = arm.latency[metric]
     values = values[~np.isnan(values)]
     return Series(values, p) if len(values) else None

@@ -81,6 +81,9 @@ def aligned(both: Sides, metric: str) -> tuple[Arm, ...]:
 
 
 def reordered_all(both: Sides, keep: list[Mask]) -> tuple[Arm, ...]:
+    first = both.parts[0].image
+    if all(mask.all() for mask in keep) and all(np.array_equal(part.image, first) for part in both.parts[1:]):
+        return both.parts  # the usual case, and no copies of a million rows
     images = _common(both.parts, keep)
     return tuple(reordered(part, images) for part in both.parts)
 
@@ -101,7 +104,7 @@ def reordered(part: Arm, images: np.ndarray[tuple[int], np.dtype[np.int32]]) -> 
         smaller.target, smaller.rows[place], smaller.image[place], smaller.block[place], smaller.index[place],
         smaller.start_ns[place], smaller.end_ns[place], smaller.ok[place], smaller.counted[place], smaller.censored[place],
         smaller.tokens[place], smaller.prompt_tokens[place], smaller.cached_tokens[place], fields,
-        smaller.gaps, back[smaller.gap_owner], smaller.limit_ms,
+        smaller.gaps, back.astype(np.int32)[smaller.gap_owner], smaller.limit_ms,
     )  # fmt: skip
 
 
@@ -158,7 +161,7 @@ def rate_contrast(both: Sides, name: str, plan: RunPlan) -> Contrast:
     if found.log is None:
         return found
     log = found.log.shifted(point - found.log.value, point - found.log.value)
-    base = rates[0] / math.exp(point)
+    base = float(rates[0]) / math.exp(point)
     plain = Interval(*(base * math.expm1(value) for value in (point, log.low, log.high)))
     return Contrast(Interval(point, log.low, log.high), plain, found.n, found.method)
 

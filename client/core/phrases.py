@@ -19,7 +19,8 @@ def number(estimate: Estimate) -> str:
     value = estimate.value
     if value is None:
         return estimate.note or "not measured"
-    digits = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.3g}"
+    whole = abs(value) >= 10_000 or (abs(value) >= 100 and float(value).is_integer())
+    digits = f"{value:,.0f}" if whole else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.3g}"
     return f"{digits} {estimate.unit}".strip()
 
 

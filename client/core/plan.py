@@ -37,6 +37,14 @@ class BoxFrame(StrEnum):
     AUTO = "auto"
 
 
+class TargetKind(StrEnum):
+    """How a server is reached, where that changes what can be asked of it (see `client.core.runpod`)."""
+
+    PLAIN = "plain"
+    RUNPOD_POD = "runpod-pod"
+    RUNPOD_SERVERLESS = "runpod-serverless"
+
+
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A named server configuration. `base_url` ends before `/v1`. None means unknown, never free or zero."""
 
@@ -51,6 +59,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     server_log: str | None = None
     sidecar_url: str | None = None
     simulated: bool = False
+    kind: TargetKind = TargetKind.PLAIN
+    api_key_file: str | None = None
+    """Where the key was read; the key itself is in no plan."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):

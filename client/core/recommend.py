@@ -35,7 +35,7 @@ RULES: tuple[Rule, ...] = (
     Rule(ANY, (UNKNOWN,), NO, YES, Action.KEEP, "no gain is shown, and a loss is"),
     Rule((UNKNOWN,), (BETTER,), EITHER, EITHER, Action.DEPENDS, "it is faster, but its accuracy was not shown to hold"),
     Rule((UNKNOWN,), ANY, EITHER, EITHER, Action.DEPENDS, "something is gained, but its accuracy was not shown to hold"),
-    Rule(NOT_WORSE, (BETTER,), EITHER, NO, Action.USE, "it is faster, its answers hold, and nothing is lost"),
+    Rule(NOT_WORSE, (BETTER,), EITHER, NO, Action.USE, "it is faster where it was asked to be, its answers hold, and nothing is lost by it"),
     Rule(NOT_WORSE, (SAME,), YES, NO, Action.USE, "it costs no latency, its answers hold, and something is gained"),
     Rule(NOT_WORSE, ANY, EITHER, EITHER, Action.DEPENDS, "it wins on some counts and loses on others"),
 )  # fmt: skip
@@ -51,6 +51,9 @@ FACTS = (
     "joules_per_request",
 )
 """The other facts, in the order in which reasons are told."""
+PARTS = ("ttft_p50", "tpot_p50")
+"""What end-to-end latency is made of. Where the whole is the primary metric and is better, a part that is worse is told, not decided by:
+its loss is in the whole already."""
 _EXPECTED = (*FACTS, "mean_iou")
 
 
@@ -86,7 +89,9 @@ def recommend(
     quality, main = quality_of(comparison), side_of(comparison.effects.get(primary))
     facts = {name: comparison.effects[name] for name in FACTS if name in comparison.effects and name != primary}
     sides = {name: side_of(effect) for name, effect in facts.items()}
-    gain, loss = BETTER in sides.values(), WORSE in sides.values()
+    inside = PARTS if main == BETTER and primary.startswith(("e2e", "response")) else ()
+    gain = BETTER in sides.values()
+    loss = any(side == WORSE for name, side in sides.items() if name not in inside)
     rule = next(r for r in RULES if quality in r.quality and main in r.primary and gain in r.gain and loss in r.loss)
     return Recommendation(
         action=rule.action,
@@ -131,6 +136,12 @@ def _would_change(
 ) -> list[str]:
     found = []
     effect = comparison.effects.get(primary)
+    if rule.action is Action.USE:
+        found += [
+            f"If {NAMES[name].words} is what you are judged by: {comparison.effects[name].sentence}"
+            for name in PARTS
+            if sides.get(name) == WORSE
+        ]
     if quality == UNKNOWN:
         found.append("Images with known boxes, enough of them to show that accuracy holds within the margin.")
     if quality == WORSE:

@@ -160,12 +160,24 @@ def slowed_gpu(seen: Seen) -> Iterator[Gate]:
 
 
 def unequal_clocks(seen: Seen) -> Iterator[Gate]:
-    known = [(target, gpu.sm_mhz) for target, gpu in seen.gpu.items() if gpu.sm_mhz]
-    for (a, mhz_a), (b, mhz_b) in pairwise(known):
-        if mhz_a is not None and mhz_b is not None and abs(mhz_b / mhz_a - 1) > limits.CLOCKS_UNEQUAL:
+    """At a power cap the clock follows from the work itself: then the difference is part of the answer, and only told."""
+    known = [(target, gpu, gpu.sm_mhz) for target, gpu in seen.gpu.items() if gpu.sm_mhz]
+    for (a, gpu_a, mhz_a), (b, gpu_b, mhz_b) in pairwise(known):
+        if mhz_a is None or mhz_b is None or abs(mhz_b / mhz_a - 1) <= limits.CLOCKS_UNEQUAL:
+            continue
+        capped = max(gpu_a.power_capped_share or 0.0, gpu_b.power_capped_share or 0.0) > limits.THROTTLED_SHARE
+        fact = f"The GPU ran at {mhz_a:.0f} MHz for {a} and {mhz_b:.0f} MHz for {b} (medians while measured)"
+        if capped:
+            yield flag(
+                "gpu_clocks",
+                f"{fact}, at its power cap: drawing less power is part of what the precision does.",
+                "Lock the clocks (nvidia-smi -lgc) to compare at equal clocks.",
+                (a, b),
+            )
+        else:
             yield invalid(
                 "gpu_clocks",
-                f"The GPU ran at {mhz_a:.0f} MHz for {a} and {mhz_b:.0f} MHz for {b} (medians while measured): the arms did not have the same machine.",
+                f"{fact}: the arms did not have the same machine.",
                 "Lock the clocks (nvidia-smi -lgc), or use --design interleaved.",
                 (a, b),
             )

@@ -37,13 +37,18 @@ def estimate(item: Estimate | None, *, interval: bool = True) -> str:
     if item is None:
         return NOT_MEASURED
     if item.value is None:
-        return item.note or NOT_MEASURED
+        return short(item.note) if item.note else NOT_MEASURED
     text = number(item.value, item.unit)
     if interval and item.low is not None and item.high is not None and item.low != item.high:
         places = digits_of(item.value, item.unit)
         text += f" [{number(item.low, item.unit, places)}, {number(item.high, item.unit, places)}]"
     unit = {"1/s": "/s"}.get(item.unit, item.unit)
     return text if unit in ("", "iou") else f"{text}{'' if unit == '/s' else ' '}{unit}"
+
+
+def short(note: str) -> str:
+    """The first words of a note, for a table cell; the whole of it stands in findings.json."""
+    return note.partition(":")[0].partition(",")[0].partition(";")[0]
 
 
 def change(effect: Effect | None) -> str:

@@ -105,7 +105,6 @@ def _reasons(findings: Findings) -> str:
     for title, items in (("Because", told.reasons), ("What would change it", told.would_change)):
         if items:
             lines.append(f"{title}:\n\n" + "\n".join(f"- {safe(item)}" for item in items))
-    lines.extend(safe(pair.parity.sentence) for pair in findings.comparisons if pair.parity.sentence)
     lines.extend(
         f"- Threshold `{safe(threshold.text)}`: **{threshold.result}**. {safe(threshold.sentence)}"
         for threshold in findings.thresholds

@@ -59,7 +59,7 @@ def _row(findings: Findings, label: str, cells: list[str], changes: Callable[[Co
 
 
 def _says_nothing(cell: str) -> bool:
-    return cell in (NOT_MEASURED, "unknown") or cell.startswith(("needs n", "unavailable", "unknown:"))
+    return cell in (NOT_MEASURED, "unknown") or cell.startswith(("needs ", "unavailable", "unknown"))
 
 
 def _metric_row(findings: Findings, label: str, metric: str, short: str) -> Row:

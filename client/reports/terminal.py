@@ -70,7 +70,7 @@ def _foot(findings: Findings) -> str:
         lines.append(_wrap(f"{mark}: {gate.fact} {gate.next_step}", "", "  "))
     lines.extend(_wrap(f"threshold {item.result}: {item.sentence}", "", "  ") for item in findings.thresholds)
     for pair in findings.comparisons:
-        lines.extend(_wrap(item) for item in (pair.parity.sentence, *pair.memory_story[:2]) if item)
+        lines.extend(_wrap(item) for item in pair.memory_story[:2])
     if findings.comparisons:
         lines.append("")
         lines.append(_wrap(f"=> {findings.recommendation.sentence}", "", "   "))

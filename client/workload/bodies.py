@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import os
 import signal
 import tempfile
@@ -234,6 +235,7 @@ class Bodies:
         self._pictures, self._window = pictures, window
         self._template: BodyTemplate = body_template(workload, model, seed=seed, continuous_usage=continuous_usage)
         self._later: deque[int] = deque()
+        self._told = False
 
     async def prepare(self, numbers: Iterable[int]) -> None:
         """Builds the bodies of a block before its clock starts: all that the store can hold; the rest as `get` goes on.
@@ -253,14 +255,14 @@ class Bodies:
         return PreparedRequest(encoded.fact.image_id, number, self._template.fill(encoded.text))
 
     def _look_ahead(self, number: int) -> None:
-        if self._later:
-            while self._later and (self._later[0] <= number or self.store.ready(self._later[0])):
+        """What `prepare` could not hold yet; pictures of a later block would be drawn inside the block that is measured now."""
+        if self._told:
+            while self._later and (self._later[0] == number or self.store.ready(self._later[0])):
                 self._later.popleft()
-            coming = [self._later[k] for k in range(min(self._window, len(self._later)))]
+            coming = list(itertools.islice(self._later, self._window))
         else:
-            coming = [
-                self._pictures.number(k) for k in range(number + 1, min(number + 1 + self._window, len(self._pictures)))
-            ]
+            last = min(number + 1 + self._window, len(self._pictures))
+            coming = [self._pictures.number(k) for k in range(number + 1, last)]
         for k in coming:
             if not self.store.ready(k) and not self.store.busy(k):
                 self.store.start(k)

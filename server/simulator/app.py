@@ -44,6 +44,8 @@ class Chat:
         try:
             if faults.has("unhealthy") or faults.hits("http-500", number):
                 raise Refusal("SIMULATED fault: internal error.", None, 500, "InternalServerError")
+            if service.dead:
+                raise Refusal("EngineCore encountered an issue. See its log.", None, 500, "InternalServerError")
             content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
             talk = await service.begin(body, content_type)
         except Refusal as refusal:
@@ -181,7 +183,7 @@ def build_app(service: Service) -> ASGIApp:
     s = service.settings
 
     async def health(_: HttpRequest) -> Response:
-        return Response(status_code=503 if s.faults.has("unhealthy") else 200)
+        return Response(status_code=503 if service.dead or s.faults.has("unhealthy") else 200)
 
     async def version(_: HttpRequest) -> Response:
         return JSONResponse({"version": VERSION})

@@ -91,6 +91,7 @@ class Service(Observer):
         self._talks: dict[Request, Talk] = {}
         self._background: list[asyncio.Task[None]] = []
         self.chats = 0
+        self.dead = False
 
     def _new_metrics(self) -> Metrics:
         s = self.settings
@@ -101,6 +102,15 @@ class Service(Observer):
         self._background = [
             asyncio.create_task(work) for work in (self.engine.run(), self.gpu.run(), self._throttle(), self._report())
         ]
+
+        for task in self._background:
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A part that broke is a bug of ours: as a vLLM whose engine died, the server answers no more and says why in its log."""
+        if not task.cancelled() and task.exception() is not None:
+            say("EngineCore", "core.py:1", f"EngineCore encountered a fatal error: {task.exception()!r}", "ERROR")
+            self.dead = True
 
     def stop(self) -> None:
         for task in self._background:

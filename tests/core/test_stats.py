@@ -123,7 +123,7 @@ def test_long_series_are_cut_into_batches_and_cover_alike() -> None:
 def test_gaps_of_one_answer_count_as_one_observation() -> None:
     """Every answer has its own pace: twenty gaps of it are no twenty observations."""
     pace = np.random.default_rng(5).lognormal(0, 0.3, 40)
-    owner = np.repeat(np.arange(40), 20)
+    owner = np.repeat(np.arange(40, dtype=np.int32), 20)
     clustered = contrast([Clusters(pace[owner], owner, 40, 0.5)], (1.0,), False, 0.95, (1,)).log
     flat = contrast([Series(pace[owner], 0.5)], (1.0,), False, 0.95, (1,)).log
     assert clustered is not None

@@ -78,7 +78,7 @@ async def test_the_shares_are_the_whole_schedule(schedule: Schedule, tmp_path: P
     seen: list[RequestRecord] = []
     async with fleet_of(3, tmp_path, see=seen.append) as fleet:
         result = await fleet.run("t", schedule, phase=Phase.MEASURE, block=4, level=2)
-        facts = [fleet.fact(slot.image) for slot in schedule]
+        facts = [fleet.known(slot.image) for slot in schedule]
     records = written(tmp_path)
     assert keys(records) == all_of(schedule) == keys(seen)
     assert all(

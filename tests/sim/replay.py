@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import statistics
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -80,7 +80,7 @@ async def timed(service: Service, data: bytes) -> Timed:
     return Timed((header - sent) * 1e3, (first - sent) * 1e3, (loop.time() - sent) * 1e3, tokens)
 
 
-async def closed_loop(service: Service, bodies: list[bytes], concurrency: int) -> list[Timed]:
+async def closed_loop(service: Service, bodies: Iterable[bytes], concurrency: int) -> list[Timed]:
     left = iter(bodies)
     results: list[Timed] = []
 
@@ -113,17 +113,17 @@ class Bodies:
         )
 
 
-def phases(bodies: Bodies) -> list[tuple[str, list[bytes], int]]:
-    """(phase, bodies, in flight), in the recording's order."""
+def phases(bodies: Bodies) -> list[tuple[str, Iterable[bytes], int]]:
+    """(phase, bodies made one by one, in flight), in the recording's order."""
     short: dict[str, Any] = {"max_tokens": 20, "ignore_eos": True}
     usual = (1024, 759)
     first = bodies.picture(usual, **short)
 
-    def unique(count: int, size: tuple[int, int] = usual) -> list[bytes]:
-        return [bodies.picture(size, **short) for _ in range(count)]
+    def unique(count: int, size: tuple[int, int] = usual) -> Iterable[bytes]:
+        return (bodies.picture(size, **short) for _ in range(count))
 
-    def text(count: int, tokens: int) -> list[bytes]:
-        return [bodies.text(max_tokens=tokens, ignore_eos=True) for _ in range(count)]
+    def text(count: int, tokens: int) -> Iterable[bytes]:
+        return (bodies.text(max_tokens=tokens, ignore_eos=True) for _ in range(count))
 
     return [
         ("cold", [first], 1),

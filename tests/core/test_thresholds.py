@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import made
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.core.analysis import Measured, analyse
+from client.core.findings import Estimate, Findings, Parity, Quality, Word
+from client.core.names import NAMES
+from client.core.plan import Slo
+from client.core.thresholds import judge, parse, parse_slo
+from client.errors import UsageError
+
+TARGETS = ("bf16", "fp8")
+
+
+@pytest.fixture(scope="module")
+def faster() -> Findings:
+    """fp8 needs 20 % less time; its boxes are worse by 0.004 ± 0.002."""
+    quality = {
+        name: Quality(scores={"mean_iou": Estimate(value=v, low=v - 0.03, high=v + 0.03, n=30)})
+        for name, v in (("bf16", 0.9), ("fp8", 0.896))
+    }
+    difference = Estimate(value=-0.004, low=-0.006, high=-0.002, n=30)
+    parity = {"fp8": Parity(word=Word.NON_INFERIOR, iou_difference=difference, sentence="Accuracy holds.")}
+    return analyse(made.evidence(made.campaign(fp8_ttft=0.8, fp8_tpot=0.8)), Measured(quality=quality, parity=parity))
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("fp8.e2e_p50 > bf16.e2e_p50 * 0.9", "pass"),
+        ("fp8.e2e_p50 > bf16.e2e_p50 * 0.7", "fail"),
+        ("fp8.e2e_p50 > bf16.e2e_p50 * 0.8", "cannot tell"),
+        ("bf16.e2e_p50 * 0.9 < fp8.e2e_p50", "pass"),
+        ("fp8.e2e_p50 - bf16.e2e_p50 > -20ms", "pass"),
+        ("fp8.e2e_p50 > 0.1s", "fail"),
+        ("fp8.e2e_p50 >= 2 * (100 + 50)", "pass"),
+        ("-fp8.e2e_p50 < -100", "fail"),
+        ("fp8.requests_per_s < bf16.requests_per_s", "pass"),
+        ("fp8.mean_iou < bf16.mean_iou - 0.01", "pass"),
+        ("fp8.mean_iou < bf16.mean_iou - 0.001", "fail"),
+        ("fp8.mean_iou < bf16.mean_iou - 0.004", "cannot tell"),
+        ("fp8.e2e_p99 > 1000", "cannot tell"),
+        ("fp8.usd_per_1000_images > 1", "cannot tell"),
+    ],
+)
+def test_judged_on_the_interval(faster: Findings, text: str, result: str) -> None:
+    found = judge(parse(text, TARGETS), faster)
+    assert found.result == result, found.sentence
+    assert found.sentence.startswith(text)
+
+
+def test_a_spoiled_run_can_tell_nothing() -> None:
+    findings = analyse(
+        made.evidence(made.campaign(), servers={"bf16": made.server("bf16"), "fp8": made.server("fp8", version="9")})
+    )
+    found = judge(parse("fp8.e2e_p50 > 1", TARGETS), findings)
+    assert (found.result, "version_mismatch" in found.sentence) == ("cannot tell", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("fp8.e2e_p50 bf16.e2e_p50", 12, "needs a comparison"),
+        ("fp8.e2e_p50 > ", 14, "needs a number or a name"),
+        ("fp8.e2e_p50 > bf17.e2e_p50", 14, "no target 'bf17'"),
+        ("fp8.e2e_p51 > 3", 4, "no metric 'e2e_p51'"),
+        ("fp8.e2e_p50 * fp8.ttft_p50 > 3", 12, "multiplies two measured values"),
+        ("1 / fp8.e2e_p50 > 3", 2, "divides by a measured value"),
+        ("fp8.e2e_p50 / 0 > 3", 12, "divides by zero"),
+        ("(fp8.e2e_p50 > 3", 13, "closing bracket"),
+        ("fp8.e2e_p50 > 3 > 4", 16, "cannot be read from here"),
+        ("3 > 4", 0, "names nothing"),
+        ("fp8.e2e_p50 > 500xs", 14, "needs a number or a name"),
+    ],
+)
+def test_a_fault_has_a_caret_under_it(text: str, place: int, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(text, TARGETS)
+    lines = caught.value.fact.splitlines()
+    assert words in lines[0]
+    assert lines[1] == f"  {text}"
+    assert lines[2].index("^") - 2 == place
+    assert caught.value.hint
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("fp8.speed > 1", TARGETS)
+    assert all(name in caught.value.hint for name in NAMES)
+
+
+@given(st.text(st.sampled_from("()+-*/<>=. 0123456789mspf8e2_b1-"), max_size=60))
+def test_any_text_is_parsed_or_refused(text: str) -> None:
+    try:
+        condition = parse(text, TARGETS)
+    except UsageError as error:
+        condition = None
+        told = error.hint
+    assert condition.gap.factors if condition is not None else told
+
+
+def test_slos() -> None:
+    assert parse_slo("ttft=500ms") == Slo("ttft", 500)
+    assert parse_slo(" e2e = 2s") == Slo("e2e", 2000)
+    for wrong in ("ttft", "ttft=5", "speed=5ms", "ttft=0ms", "ttft=-5ms", ""):
+        with pytest.raises(UsageError):
+            parse_slo(wrong)
+
+
+def test_thresholds_are_part_of_the_findings() -> None:
+    plan = made.plan(fail_if=("fp8.e2e_p50 > bf16.e2e_p50 * 2", "fp8.e2e_p50 < bf16.e2e_p50 * 2"))
+    findings = analyse(made.evidence(made.campaign(), plan=plan))
+    assert [t.result for t in findings.thresholds] == ["pass", "fail"]
+
+
+def test_the_same_evidence_gives_the_same_bytes() -> None:
+    evidence = made.evidence(made.campaign(3, fp8_ttft=1.1))
+    assert msgspec.json.encode(analyse(evidence)) == msgspec.json.encode(analyse(evidence))
