@@ -173,7 +173,8 @@ def _evalscope(case: Case) -> tuple[list[str], dict[str, str]]:
 def _evalscope_p99(case: Case) -> float | None:
     rows = json.loads(_only(case.folder, "benchmark_percentile.json").read_text())
     row = next(r for r in rows if str(r.get("Percentiles", r.get("Percentile"))) == "99%")
-    return 1e3 * float(next(value for key, value in row.items() if key.startswith("TTFT")))
+    key = next(key for key in row if key.startswith("TTFT"))
+    return float(row[key]) * (1 if "ms" in key else 1e3)
 
 
 PEERS = {
