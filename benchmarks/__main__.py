@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from benchmarks import bodies, figures, peers
 from benchmarks.figures import GOALS, Lab
+from benchmarks.peer_tools import PEERS
 
 
 def main() -> int:
@@ -22,9 +23,9 @@ def main() -> int:
     parser.add_argument(
         "--peers",
         nargs="?",
-        const=",".join(peers.PEERS),
+        const=",".join(PEERS),
         metavar="A,B",
-        help="install and run other load generators too (all by default): " + ", ".join(peers.PEERS),
+        help="install and run other load generators too (all by default): " + ", ".join(PEERS),
     )
     parser.add_argument(
         "--only-peers", action="store_true", help="leave our own figures out, except the row to compare with"

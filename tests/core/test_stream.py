@@ -245,7 +245,9 @@ def test_line_separators_inside_json_stay_in_the_text() -> None:
 
 
 def test_several_data_lines_make_one_event() -> None:
-    assert read(b'data: {"choices": [{"index": 0,\ndata: "delta": {"content": "x"}}]}\n\n').text == "x"
+    body = b'data: {"choices": [{"index": 0,\ndata: "delta": {"content": "x"}}]}\n\n'
+    for cut in range(len(body)):
+        assert read(body[:cut], body[cut:]).text == "x"
 
 
 # Ends
@@ -271,8 +273,6 @@ def test_done_is_no_success() -> None:
 )
 def test_errors_come_in_many_shapes(shape: object) -> None:
     for chat in (read(event(shape)), read(json.dumps(shape).encode())):
-        if "choices" in str(shape) and chat.error is None:
-            continue
         assert chat.error == "no room"
         assert not chat.bad
 
