@@ -6,48 +6,59 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from client import host
+from client.campaign import first_request_failed
 from client.cli import build_parser
 from client.config import build_plan
 from client.core.arrivals import Offsets, from_intended
 from client.core.blocks import arm_plan
+from client.core.body import chat_body
 from client.core.evidence import ServerEvidence
-from client.core.plan import RunPlan, Target
-from client.core.records import Phase
+from client.core.plan import RunPlan, Target, TargetKind
+from client.core.records import Outcome, Phase
+from client.core.runpod import warnings
+from client.core.secrets import Mask
 from client.errors import HalfweightError, UsageError
 from client.launch import SimulatedServers
-from client.preflight import Introduction
+from client.preflight import Introduction, told
 from client.progress import Progress, choose
 from client.remote import read_keys
 from client.rundir import Manifest, RunDir, read_run
 from client.session import Asked, introduce, measure
-from client.workload import open_pictures
+from client.workload import Pictures, open_pictures
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     progress = choose(arguments.quiet)
+    mask = Mask()
     try:
         plan = build_plan(arguments, os.environ)
         keys = read_keys(plan.targets, os.environ)
+        mask = Mask(keys.values())
         asked = Asked(keys, arguments.ca_file, arguments.wait, arguments.model_config, arguments.allow_outside)
         if arguments.preflight_only:
             return preflight_only(plan, asked, progress)
         return run(plan, asked, Path(arguments.out), progress)
     except HalfweightError as error:
         progress.close()
-        print(f"halfweight: {error}", file=sys.stderr)
+        print(f"halfweight: {shown(mask.text(str(error)))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         progress.close()
         print("halfweight: interrupted.", file=sys.stderr)
         return 130
+
+
+def shown(text: str) -> str:
+    """A message may repeat what a server said: no control characters but line breaks reach the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
@@ -56,7 +67,7 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
     pictures = open_pictures(
         plan.workload, plan.seed, arm_plan(plan.load, plan.seed, replay=replay).images + plan.quality
     )
-    run_dir = RunDir.create(out)
+    run_dir = RunDir.create(out, mask=Mask(asked.keys.values()))
     manifest = Manifest(
         run_id=run_dir.run_id,
         started_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -70,6 +81,8 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
         with _servers(plan, run_dir, progress) as placed:
             met = asyncio.run(introduce(placed, asked, progress))
             placed = msgspec.structs.replace(placed, targets=tuple(one.target for one in met))
+            for line in at_once(placed, met, pictures):
+                progress.note(line)
             manifest = msgspec.structs.replace(manifest, plan=placed)
             run_dir.write_manifest(manifest)
             for one in met:
@@ -93,6 +106,21 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
     progress.close()
     show(findings, run_dir.path)
     return exit_code(findings)
+
+
+def at_once(plan: RunPlan, met: tuple[Introduction, ...], pictures: Pictures) -> Iterator[str]:
+    """What a person should know before load is sent: limits on the way, the state of workers, what cannot be measured."""
+    for one in met:
+        body = None if one.target.kind is TargetKind.PLAIN else _largest_body(plan, pictures)
+        yield from warnings(one.target, plan, body)
+        yield from one.notes
+        if not one.target.simulated:
+            yield from (f"{one.target.name}: cannot be measured from here: {item}." for item in one.missing)
+
+
+def _largest_body(plan: RunPlan, pictures: Pictures) -> int:
+    """Bytes of the largest of the first few requests."""
+    return max(len(chat_body(plan.workload, "", pictures.case(i).jpeg)) for i in range(min(3, len(pictures))))
 
 
 @contextlib.contextmanager
@@ -139,23 +167,16 @@ def arrivals_of(path: Path) -> Offsets:
 def preflight_only(plan: RunPlan, asked: Asked, progress: Progress) -> int:
     if plan.simulate is not None:
         raise UsageError("--preflight-only has nothing to ask with --simulate.", "Leave one of them out.")
-    met = asyncio.run(introduce(plan, asked, progress))
+    met = asyncio.run(introduce(plan, asked, progress, probe=True))
     progress.close()
+    mask = Mask(asked.keys.values())
     for one in met:
-        print(_told(one))
+        print(mask.text(told(one)))
+    for one in met:
+        for record in one.probes:
+            if record.outcome is not Outcome.OK:
+                raise first_request_failed(one.target.name, record, plan)
     return 0
-
-
-def _told(one: Introduction) -> str:
-    trip = "unknown" if one.round_trip_ns is None else f"{one.round_trip_ns / 1e6:.1f} ms"
-    lines = [
-        f"{one.target.name}: {one.target.base_url}",
-        f"  model {one.target.model} (served: {', '.join(one.server.served_models) or 'not told'})",
-        f"  server version {one.server.version or 'not told'}, context {one.server.max_model_len or 'not told'} tokens",
-        f"  round trip {trip}",
-    ]
-    lines += [f"  cannot be measured from here: {item}" for item in one.missing]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

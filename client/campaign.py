@@ -16,11 +16,19 @@ from client.core.blocks import Block, arm_plan, block_plan
 from client.core.evidence import ServerEvidence
 from client.core.plan import RunPlan
 from client.core.records import ImageFact, Outcome, Phase, PhaseWindow, RequestRecord, ServerSnapshot, WorkerHealth
+from client.core.runpod import Workers
 from client.core.schedule import Schedule, closed_loop
 from client.errors import TargetError
 from client.preflight import Introduction
 from client.progress import Progress
 from client.rundir import RunDir
+from client.serverless import Poll, settled
+
+
+async def _no_workers(name: str) -> Workers | None:
+    """For servers that are not serverless."""
+    del name
+    return None
 
 
 class BlockOutcome(Protocol):
@@ -66,6 +74,7 @@ class Campaign:
         energy: Energy,
         progress: Progress,
         replay: Offsets | None = None,
+        poll: Poll = _no_workers,
     ) -> None:
         self._plan = plan
         self._run_dir = run_dir
@@ -76,6 +85,8 @@ class Campaign:
         self._energy = energy
         self._progress = progress
         self._replay = replay
+        self._poll = poll
+        self._workers: dict[str, list[Workers]] = {}
         self._before: dict[str, ServerSnapshot] = {}
         self._facts: set[str] = set()
         self._last: RequestRecord | None = None
@@ -132,9 +143,17 @@ class Campaign:
         if self.interrupted:
             return
         if block.target not in self._before:
+            await self._count_workers(block.target, wait=True)
             self._before[block.target] = await self._snapshot(block.target)
         text = f"measuring {block.target} (block {number + 1} of {of})"
         await self._stage(text, block.target, block.slots, Phase.MEASURE, block.number, block.level)
+        await self._count_workers(block.target)
+
+    async def _count_workers(self, name: str, *, wait: bool = False) -> None:
+        """Serverless only. `wait` lets workers that are still starting come up first: a cold one is no part of the measured phase."""
+        found = await (settled(self._poll, name, lambda: self.interrupted) if wait else self._poll(name))
+        if found is not None:
+            self._workers.setdefault(name, []).append(found)
 
     async def _stage(
         self, text: str, name: str, slots: Schedule, phase: Phase, block: int | None = None, level: int = 0
@@ -175,7 +194,12 @@ class Campaign:
     async def _after(self, name: str) -> None:
         met = self._met[name]
         after = await self._snapshot(name)
-        evidence: ServerEvidence = msgspec.structs.replace(met.server, before=self._before.get(name), after=after)
+        evidence: ServerEvidence = msgspec.structs.replace(
+            met.server,
+            before=self._before.get(name),
+            after=after,
+            workers=tuple(self._workers.get(name, met.server.workers)),
+        )
         self._run_dir.write_server(evidence)
 
 

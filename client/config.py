@@ -24,6 +24,7 @@ from client.core.plan import (
     Workload,
 )
 from client.core.runpod import kind_of, openai_base
+from client.core.sidecar import host_of
 from client.core.thresholds import parse as parse_condition
 from client.core.thresholds import parse_slo
 from client.errors import UsageError
@@ -191,6 +192,9 @@ def _target(
         message = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"target {name}, {where}: {message}.", hint) from None
     kind = entry.kind or kind_of(entry.url)
+    by_file = "sidecar" in table and not any(
+        "sidecar" in over for over in (from_environment, flags.get("", {}), flags.get(name, {}))
+    )
     return Target(
         name=name,
         base_url=openai_base(entry.url) if kind is TargetKind.RUNPOD_SERVERLESS else entry.url,
@@ -203,9 +207,17 @@ def _target(
         api_key_env=None if entry.api_key_file else entry.api_key_env,
         api_key_file=entry.api_key_file,
         server_log=entry.server_log,
-        sidecar_url=entry.sidecar,
+        sidecar_url=None if by_file and _elsewhere(table, entry.url) else entry.sidecar,
         simulated=arguments.simulate is not None,
     )
+
+
+def _elsewhere(table: dict[str, Any], url: str) -> bool:
+    """Whether the file's sidecar would watch another machine's GPU: the server was named on another host than in the file."""
+    try:
+        return host_of(str(table.get("url"))) != host_of(url)
+    except ValueError:
+        return True
 
 
 def _refuse_same_address(targets: tuple[Target, ...]) -> None:

@@ -24,6 +24,7 @@ from client.core.outcomes import Answer, Verdict, answer_verdict, message_of, on
 from client.core.plan import Target, Timeouts
 from client.core.records import Outcome, Phase, RequestRecord
 from client.core.schedule import Slot
+from client.core.secrets import Mask
 from client.core.stream import ChatStream
 from client.transport import Stamps
 
@@ -61,7 +62,8 @@ class Endpoint:
         self._url = httpx.URL(target.base_url.rstrip("/") + "/v1/chat/completions")
         self._head = _head(self._url, api_key)
         self._keep_text = keep_text
-        self._secrets = (api_key,) if api_key else ()
+        self._mask = Mask([api_key] if api_key else [])
+        self._secrets = self._mask.secrets
         self._timeout = {
             "connect": timeouts.connect_s,
             "write": timeouts.write_s,
@@ -134,18 +136,12 @@ class Endpoint:
             prompt_tokens=chat.prompt_tokens,
             completion_tokens=chat.completion_tokens,
             cached_tokens=chat.cached_tokens,
-            text=self._masked(chat.text) if self._keep_text and chat.last_token_ns is not None else None,
+            text=self._mask.text(chat.text) if self._keep_text and chat.last_token_ns is not None else None,
             error=None if verdict.error is None else one_line(verdict.error, self._secrets),
             answer_bytes=intake.size,
             retry_after_s=intake.retry_after_s,
             **place,
         )
-
-    def _masked(self, text: str) -> str:
-        """An answer as it is, but for a key that a server may echo: it must not reach the run directory."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
 
     def _word(self, reason: str | None) -> str | None:
         """The usual words as they are; a stranger is foreign text."""

@@ -19,10 +19,12 @@ import msgspec
 from client.core.evidence import Evidence, GpuEvidence, ServerEvidence
 from client.core.plan import RunPlan
 from client.core.records import ClockAnchor, GpuSample, ImageFact, PhaseWindow, ServerSnapshot, WorkerHealth
+from client.core.secrets import Mask
 from client.core.table import RecordTable
 from client.errors import RunDirError
 
 MANIFEST_VERSION = 1
+NO_MASK = Mask()
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """A longer line is no record of ours: set aside without being read into memory."""
 
@@ -48,8 +50,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class JsonLines:
     """Appends one JSON line per call, unbuffered. Not for concurrent use of one instance by several threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mask: Mask = NO_MASK) -> None:
         self._path = path
+        self._mask = mask
         self._encode = msgspec.json.Encoder().encode
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -57,7 +60,7 @@ class JsonLines:
             raise _cannot_write(path, error) from error
 
     def append(self, item: Any) -> None:
-        line = self._encode(item) + b"\n"
+        line = self._mask.data(self._encode(item)) + b"\n"
         try:
             written = os.write(self._fd, line)
             while written < len(line):  # a full disk or a signal may cut a write short
@@ -79,14 +82,15 @@ def _cannot_write(path: Path, error: OSError) -> RunDirError:
 
 
 class RunDir:
-    """One run on disk. `RunDir.create` starts one; `read_run` reads one back."""
+    """One run on disk. `RunDir.create` starts one; `read_run` reads one back. What `mask` covers is written nowhere."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mask: Mask = NO_MASK) -> None:
         self.path = path
+        self._mask = mask
         self._files: dict[str, JsonLines] = {}
 
     @classmethod
-    def create(cls, base: Path, *, now: datetime | None = None) -> Self:
+    def create(cls, base: Path, *, now: datetime | None = None, mask: Mask = NO_MASK) -> Self:
         """Makes `base/<UTC time>-<short id>/`. Raises RunDirError when the folder cannot be written."""
         stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
         path = base / f"{stamp}-{os.urandom(3).hex()}"
@@ -97,7 +101,7 @@ class RunDir:
                 f"cannot make the run directory {path}: {error.strerror or error}.",
                 "Choose a writable folder with --out.",
             ) from error
-        return cls(path)
+        return cls(path, mask)
 
     @property
     def run_id(self) -> str:
@@ -113,7 +117,7 @@ class RunDir:
         half = path.with_name(f".{path.name}.half")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            half.write_bytes(data.encode() if isinstance(data, str) else data)
+            half.write_bytes(self._mask.data(data.encode() if isinstance(data, str) else data))
             half.replace(path)
         except OSError as error:
             raise _cannot_write(path, error) from error
@@ -123,7 +127,7 @@ class RunDir:
         """Appends a line to `<name>.jsonl`."""
         file = self._files.get(name)
         if file is None:
-            file = self._files[name] = JsonLines(self.path / f"{name}.jsonl")
+            file = self._files[name] = JsonLines(self.path / f"{name}.jsonl", self._mask)
         file.append(item)
 
     def server_dir(self, target: str) -> Path:

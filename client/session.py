@@ -8,23 +8,35 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from time import monotonic_ns
 
 import msgspec
 
 from client.campaign import Campaign
 from client.core.arrivals import Offsets
 from client.core.blocks import workers_needed
-from client.core.plan import RunPlan, Target
+from client.core.body import chat_body, text_body
+from client.core.cases import PreparedRequest
+from client.core.pictures import synthetic
+from client.core.plan import RunPlan, Target, TargetKind
 from client.core.records import Phase, RequestRecord, ServerSnapshot
+from client.core.schedule import Slot
 from client.core.sidecar import sidecar_applies
+from client.endpoint import Endpoint
 from client.generator import LocalFleet
 from client.preflight import Introduction, Preflight
 from client.progress import Progress
 from client.rundir import RunDir
+from client.serverless import WorkersPoll
 from client.telemetry import MetricsScraper, SidecarClient
-from client.transport import new_client
+from client.transport import LoadClient, new_client
 from client.workers import ClientKit, Fleet
 from client.workload import Bodies, Pictures
+
+PROBE_SIZE = (224, 168)
+PROBE_TOKENS = 8
+NO_METRICS = "RunPod serverless passes no /metrics on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +50,49 @@ class Asked:
     allow_outside: bool = False
 
 
-async def introduce(plan: RunPlan, asked: Asked, progress: Progress) -> tuple[Introduction, ...]:
-    """Every target, met. Raises TargetError for the first that cannot be used."""
+async def introduce(
+    plan: RunPlan, asked: Asked, progress: Progress, *, probe: bool = False
+) -> tuple[Introduction, ...]:
+    """Every target, met. Raises TargetError for the first that cannot be used. `probe` sends each a text and an image request too."""
     progress.stage("meeting the targets")
     client = new_client(ca_file=asked.ca_file)
     try:
-        with _scrapers(plan.targets) as scrapers:
-            preflight = Preflight(client, asked.keys, lambda name: _page(scrapers[name]), asked.wait_s)
+        with _scrapers(plan.targets, asked) as scrapers:
+            preflight = Preflight(
+                client,
+                asked.keys,
+                lambda name: _page(scrapers[name]),
+                WorkersPoll(client, plan.targets, asked.keys),
+                asked.wait_s,
+                partial(_probe, client, plan, asked) if probe else None,
+            )
             return await preflight.meet_all(plan.targets)
     finally:
         await client.aclose()
+
+
+async def _probe(client: LoadClient, plan: RunPlan, asked: Asked, target: Target) -> tuple[RequestRecord, ...]:
+    """A text and a small picture, each asked once. The answers are for the eye; nothing of them enters a run."""
+    model = target.model or ""
+    picture = synthetic(plan.seed, 0, *PROBE_SIZE)
+    short = msgspec.structs.replace(plan.workload, max_tokens=PROBE_TOKENS)
+    bodies = (text_body(model, "Say yes.", PROBE_TOKENS), chat_body(short, model, picture.jpeg))
+    endpoint = Endpoint(client, target, plan.timeouts, asked.keys.get(target.name))
+    return tuple(
+        [
+            await endpoint.send(
+                PreparedRequest(image_id=name, image=number, body=body),
+                Slot(index=number, image=number, phase=Phase.COLD),
+                phase=Phase.COLD,
+                block=None,
+                level=0,
+                worker=0,
+                intended_ns=monotonic_ns(),
+                sink=lambda record: None,
+            )
+            for number, (name, body) in enumerate(zip(("text", "image"), bodies, strict=True))
+        ]
+    )
 
 
 async def measure(
@@ -68,9 +113,10 @@ async def measure(
         for listener in seen:
             listener(record)
 
-    with _scrapers(plan.targets) as scrapers:
+    with _scrapers(plan.targets, asked) as scrapers:
         async with (
             _gpus(plan.targets, run_dir, progress) as gpus,
+            _asking(asked) as asking,
             _fleet(plan, asked, pictures, run_dir, see) as sent_by,
         ):
             campaign = Campaign(
@@ -82,6 +128,7 @@ async def measure(
                 gpus.energy,
                 progress,
                 replay,
+                WorkersPoll(asking, plan.targets, asked.keys),
             )
             seen.append(campaign.see)
             with _signals(campaign):
@@ -126,13 +173,32 @@ async def _fleet(
         await tools.close()
 
 
+@contextlib.asynccontextmanager
+async def _asking(asked: Asked) -> AsyncIterator[LoadClient]:
+    """For small questions beside the load, on connections of its own."""
+    client = new_client(ca_file=asked.ca_file)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
 async def _page(scraper: MetricsScraper) -> ServerSnapshot:
     return await asyncio.to_thread(scraper.snapshot)
 
 
 @contextlib.contextmanager
-def _scrapers(targets: tuple[Target, ...]) -> Iterator[dict[str, MetricsScraper]]:
-    scrapers = {target.name: MetricsScraper(target.name, target.base_url) for target in targets}
+def _scrapers(targets: tuple[Target, ...], asked: Asked) -> Iterator[dict[str, MetricsScraper]]:
+    scrapers = {
+        target.name: MetricsScraper(
+            target.name,
+            target.base_url,
+            ca_file=asked.ca_file,
+            api_key=asked.keys.get(target.name),
+            absent=NO_METRICS if target.kind is TargetKind.RUNPOD_SERVERLESS else None,
+        )
+        for target in targets
+    }
     try:
         yield scrapers
     finally:

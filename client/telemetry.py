@@ -6,6 +6,7 @@ A reading that cannot be had is a value with its reason (`why`), never an except
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -76,9 +77,11 @@ def _fetch(client: httpx.Client, url: str, timeout_s: float, limit: int = MAX_PA
         raise NoAnswer(f"{url} cannot be asked: {error}") from error
 
 
-def _new_client() -> httpx.Client:
-    # Proxies of the environment are left out: the page must come from the server itself.
-    return httpx.Client(trust_env=False, follow_redirects=False)
+def _new_client(ca_file: str | None = None, api_key: str | None = None) -> httpx.Client:
+    # No proxies: the page must come from the server itself. No redirects: a key is for one origin.
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    verify = ssl.create_default_context(cafile=ca_file) if ca_file else True
+    return httpx.Client(trust_env=False, follow_redirects=False, headers=headers, verify=verify)
 
 
 class Ticker:
@@ -100,24 +103,33 @@ class Ticker:
 
 
 class MetricsScraper:
-    """The `/metrics` page of one target. `base_url` ends before `/v1`, as in a Target."""
+    """The `/metrics` page of one target. `base_url` ends before `/v1`, as in a Target. `absent` says why there is none to ask for."""
 
     def __init__(
-        self, target: str, base_url: str, *, timeout_s: float = 5.0, limit_bytes: int = MAX_PAGE_BYTES
+        self,
+        target: str,
+        base_url: str,
+        *,
+        timeout_s: float = 5.0,
+        limit_bytes: int = MAX_PAGE_BYTES,
+        ca_file: str | None = None,
+        api_key: str | None = None,
+        absent: str | None = None,
     ) -> None:
         self.target, self.url = target, base_url.rstrip("/") + "/metrics"
         self._timeout_s, self._limit = timeout_s, limit_bytes
-        self._client = _new_client()
+        self._absent = absent
+        self._client = _new_client(ca_file, api_key)
         self._ticker: Ticker | None = None
 
     def snapshot(self) -> ServerSnapshot:
         """The page now. `text` is None, and `why` says so, when there is none or it is not a metrics page. Blocks: call it in a thread."""
         mono_ns, wall_ns = time.monotonic_ns(), time.time_ns()
-        text: str | None = None
-        why: str | None = None
+        text, why = None, self._absent
         try:
-            text = _fetch(self._client, self.url, self._timeout_s, self._limit).content.decode(errors="replace")
-            if text.lstrip()[:1] == "<":
+            if why is None:
+                text = _fetch(self._client, self.url, self._timeout_s, self._limit).content.decode(errors="replace")
+            if text is not None and text.lstrip()[:1] == "<":
                 text, why = None, f"{self.url} answered with HTML, not metrics (a proxy in between?)"
         except NoAnswer as error:
             why = str(error)

@@ -10,12 +10,12 @@ COMMANDS = {"bench", "report", "compare", "memory", "score", "make_images"}
 BORDER = {"config", "cli", "remote"}
 ROOMS = {
     "answerfile", "campaign", "clock", "connection", "containers", "endpoint", "exchange", "failures", "generator", "health", "host",
-    "launch", "logfile", "preflight", "progress", "rundir", "session", "sockets", "telemetry", "transport", "workers", "workload",
+    "launch", "logfile", "page", "preflight", "progress", "rundir", "serverless", "session", "sockets", "telemetry", "transport", "workers", "workload",
 }  # fmt: skip
 # A room receives its neighbours as arguments. The exceptions, each with its reason:
 SIDEWAYS = {
     "session": ROOMS - {"session"},  # opens the rooms of one run and hands them to each other
-    "campaign": {"preflight", "progress", "rundir"},  # types of what it is given
+    "campaign": {"preflight", "progress", "rundir", "serverless"},  # types of what it is given
     "workers": {
         "generator",
         "endpoint",
@@ -36,6 +36,8 @@ SIDEWAYS = {
         "sockets",
     },  # one thing in four files: pool, wire, one exchange, opening a socket
     "health": {"clock"},
+    "preflight": {"page"},
+    "serverless": {"page"},
     "connection": {"exchange", "sockets"},
     "sockets": {"exchange", "connection"},
 }
@@ -49,6 +51,8 @@ DOORS = {
         "client.endpoint",
         "client.telemetry",
         "client.preflight",
+        "client.page",
+        "client.serverless",
     },
     "asyncio_throttle": {"client.preflight"},
     "docker": {"client.containers"},

@@ -80,3 +80,16 @@ def chat_body(
     """One request as it goes over the wire: ASCII JSON, the picture as a base64 data URI without line breaks."""
     template = body_template(workload, model, seed=seed, continuous_usage=continuous_usage, mime=mime_type(jpeg))
     return template.fill(base64.b64encode(jpeg))
+
+
+def text_body(model: str, prompt: str, max_tokens: int) -> bytes:
+    """A streaming request without a picture, to see whether a server answers at all."""
+    request = {
+        "model": model,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": max_tokens,
+        "temperature": 0.0,
+        "messages": [{"role": "user", "content": prompt}],
+    }
+    return json.dumps(request).encode()

@@ -13,6 +13,7 @@ from client.core.records import (
     ServerSnapshot,
     WorkerHealth,
 )
+from client.core.runpod import Workers
 from client.core.table import RecordTable
 
 
@@ -30,6 +31,12 @@ class ServerEvidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     start_time_before_s: float | None = None
     model_config: str | None = None
     """The text of the model's config.json, where it could be read."""
+    round_trip_ns: int | None = None
+    """Median of a few requests that cost the server nothing: network and HTTP alone, part of every latency."""
+    clock_offset_s: float | None = None
+    """The server's wall clock minus ours, good to a second (its Date header)."""
+    workers: tuple[Workers, ...] = ()
+    """RunPod serverless: its workers around the measured blocks, in order."""
 
 
 class GpuEvidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

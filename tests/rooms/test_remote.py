@@ -154,3 +154,10 @@ def test_a_mask_covers_a_key_and_leaves_words_alone() -> None:
     told = f'"{KEY}" {KEY.replace("/", chr(92) + "/")} EMPTY x'
     assert mask.text(told) == '"***" *** EMPTY x'
     assert mask.data(told.encode()) == b'"***" *** EMPTY x'
+
+
+def test_the_sidecar_of_the_file_is_not_asked_of_another_host() -> None:
+    assert plan().targets[0].sidecar_url == "http://127.0.0.1:9401"
+    assert plan("--url", "http://127.0.0.1:8123").targets[0].sidecar_url == "http://127.0.0.1:9401"
+    assert plan("--url", POD).targets[0].sidecar_url is None
+    assert plan("--url", POD, "--sidecar", "http://gpu:9401").targets[0].sidecar_url == "http://gpu:9401"
