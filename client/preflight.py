@@ -36,6 +36,7 @@ RETRY_EVERY_S = 1.0
 TRIPS = 7
 WAKE_LIMIT_S = 300.0
 """A serverless endpoint may have to start a worker before it lists its models."""
+_START = "Start it (docker compose up), wait for it (--wait 900), or try without a server: --simulate h100."
 SIMULATED_HEADER = "x-halfweight-simulated"
 
 Probe = Callable[[Target], Awaitable[tuple[RequestRecord, ...]]]
@@ -209,10 +210,18 @@ class Preflight:
 
 
 def _unreachable(target: Target, path: str, error: NoPage) -> TargetError:
-    start = "Start it (docker compose up), wait for it (--wait 900), or try without a server: --simulate h100."
+    why = one_line(str(error))
     if error.late:
-        return TargetError(f"target {target.name}: {error} from {target.base_url}{path}.", start)
-    return TargetError(f"target {target.name}: nothing serves at {target.base_url} ({one_line(str(error))}).", start)
+        return TargetError(f"target {target.name}: {why} from {target.base_url}{path}.", _START)
+    if why.startswith("TLS"):
+        certificate = (
+            "Name the authority of its certificate with --ca-file FILE: it is not checked any less for being your own."
+        )
+        hint = certificate if "certificate" in why.lower() else "Does it speak http:// on that port?"
+        return TargetError(f"target {target.name}: no safe connection to {target.base_url} ({why}).", hint)
+    if "cannot be resolved" in why:
+        return TargetError(f"target {target.name}: {why}.", f"Look at the address: --url {target.name}=URL.")
+    return TargetError(f"target {target.name}: nothing serves at {target.base_url} ({why}).", _START)
 
 
 def _missing(target: Target, server: ServerEvidence) -> tuple[str, ...]:

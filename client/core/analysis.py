@@ -8,7 +8,7 @@ import numpy as np
 from client.core.across import WARNING
 from client.core.counters import Difference, difference
 from client.core.estimates import NOT_MEASURED, arm_metrics, single_request
-from client.core.evidence import Evidence
+from client.core.evidence import Evidence, ServerEvidence
 from client.core.findings import (
     Action,
     Comparison,
@@ -95,7 +95,7 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         cost=cost(target.price_usd_per_hour, metrics["requests_per_s"], metrics.get("goodput_per_s")),
         distinct_images=len(np.unique(mine.image)),
         image_tokens=measured.image_tokens.get(name),
-        notes=_notes(mine),
+        notes=_notes(mine, server),
     )
 
 
@@ -142,8 +142,16 @@ def _exact(value: float | None, unit: str) -> Estimate:
     )
 
 
-def _notes(mine: Arm) -> tuple[str, ...]:
+def _notes(mine: Arm, server: ServerEvidence | None) -> tuple[str, ...]:
     found = []
+    if server is not None and server.round_trip_ns is not None:
+        found.append(
+            f"A request that costs the server nothing took {server.round_trip_ns / 1e6:.1f} ms: network and HTTP, part of every latency."
+        )
+    if server is not None and server.clock_offset_s:
+        found.append(
+            f"The server's clock differs from ours by {server.clock_offset_s:+.0f} s: line its log up with that in mind."
+        )
     if len(mine) and not (mine.tokens[mine.ok] != NEVER).all():
         found.append(
             "The server did not always give token counts: TPOT and tokens per second are over answers that have one."

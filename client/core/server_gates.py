@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from math import ceil
 
-from client.core import limits
+from client.core import limits, runpod
 from client.core.counters import config_differences
 from client.core.findings import Gate
 from client.core.gates import WITHOUT_TPOT, Look, Seen, flag, invalid
@@ -193,6 +194,31 @@ def strangers(seen: Seen) -> Iterator[Gate]:
         )
 
 
+def workers_changed(seen: Seen) -> Iterator[Gate]:
+    for target in seen.arms:
+        server = seen.evidence.servers.get(target)
+        counts = [w.warm for w in server.workers if w.warm is not None] if server is not None else []
+        starting = any(w.initializing for w in server.workers[1:]) if server is not None else False
+        if len(set(counts)) > 1 or starting:
+            told = f"from {min(counts)} to {max(counts)}" if len(set(counts)) > 1 else "with one still starting"
+            yield flag(
+                "workers_changed",
+                f"The ready workers of {target} changed while it was measured, {told}: some requests met a fresh worker, and throughput is that of a changing machine.",
+                "Set the endpoint's active workers to its maximum, then run again.",
+                (target,),
+            )
+
+
+def endpoint_limits(seen: Seen) -> Iterator[Gate]:
+    largest = max((image.sent_bytes for image in seen.evidence.images.values()), default=None)
+    body = None if largest is None else ceil(largest / 3) * 4  # base64
+    for target in seen.plan.targets:
+        if found := runpod.warnings(target, seen.plan, body):
+            next_step = "Read the latencies as those of the server with everything before it."
+            yield flag("endpoint_limits", " ".join(found), next_step, (target.name,))
+
+
 SERVER_LOOKS: tuple[Look, ...] = (
     restarted, versions, engine_arguments, cache_hits, slowed_gpu, unequal_clocks, strangers, preempted, queueing, unread_counters,
+    workers_changed, endpoint_limits,
 )  # fmt: skip
