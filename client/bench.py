@@ -110,6 +110,12 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
 
 def at_once(plan: RunPlan, met: tuple[Introduction, ...], pictures: Pictures) -> Iterator[str]:
     """What a person should know before load is sent: limits on the way, the state of workers, what cannot be measured."""
+    descriptors, wanted = host.raise_descriptor_limit(), plan.load.concurrency // max(1, plan.load.workers)
+    if wanted > descriptors - 64:
+        yield (
+            f"A process may open {descriptors} descriptors here, and {wanted} requests at once need more: the others end as "
+            "client_limit. Raise `ulimit -n`, or give more --workers."
+        )
     for one in met:
         body = None if one.target.kind is TargetKind.PLAIN else _largest_body(plan, pictures)
         yield from warnings(one.target, plan, body)

@@ -62,6 +62,8 @@ class JsonLines:
     def append(self, item: Any) -> None:
         line = self._mask.data(self._encode(item)) + b"\n"
         try:
+            if os.fstat(self._fd).st_nlink == 0:
+                raise _gone(self._path.parent)
             written = os.write(self._fd, line)
             while written < len(line):  # a full disk or a signal may cut a write short
                 written += os.write(self._fd, line[written:])
@@ -72,6 +74,13 @@ class JsonLines:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _gone(folder: Path) -> RunDirError:
+    return RunDirError(
+        f"the run directory {folder} was removed while the run was going on: its records are lost.",
+        "Keep it until the run has ended, or choose another place with --out.",
+    )
 
 
 def _cannot_write(path: Path, error: OSError) -> RunDirError:
@@ -115,6 +124,8 @@ class RunDir:
         """Writes a whole file so that a reader sees the old one or the new one, never half of it."""
         path = self.path / name
         half = path.with_name(f".{path.name}.half")
+        if not self.path.exists():
+            raise _gone(self.path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             half.write_bytes(self._mask.data(data.encode() if isinstance(data, str) else data))
@@ -131,6 +142,8 @@ class RunDir:
         file.append(item)
 
     def server_dir(self, target: str) -> Path:
+        if not self.path.exists():
+            raise _gone(self.path)
         path = self.path / "servers" / re.sub(r"[^A-Za-z0-9._-]", "_", target)
         path.mkdir(parents=True, exist_ok=True)
         return path
@@ -151,7 +164,7 @@ class RunDir:
     def discard_if_empty(self) -> None:
         """Takes the folder away again when not one request was recorded: a run that never began leaves nothing to explain."""
         self.close()
-        if not any(file.stat().st_size for file in self.path.glob("requests*.jsonl")):
+        if self.path.exists() and not any(file.stat().st_size for file in self.path.glob("requests*.jsonl")):
             shutil.rmtree(self.path, ignore_errors=True)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import socket
 import ssl
 import struct
@@ -26,6 +27,8 @@ SO_TIMESTAMPNS_NEW = 64
 READ_BYTES = 256 << 10
 OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 """Errors of opening a connection that say something of this machine and nothing of the server."""
+RESERVED = 32
+"""Descriptors that no load connection may take."""
 Address = tuple[socket.AddressFamily, tuple[str | int | bytes, ...]]
 
 _timespec = struct.Struct("=qq").unpack
@@ -266,9 +269,18 @@ async def _connect(
 ) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
+        if sock.fileno() >= _for_sockets():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         sock.setblocking(False)
         await loop.sock_connect(sock, address)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _for_sockets() -> int:
+    """The kernel gives the lowest free descriptor: from this number on they are kept for files and questions to servers, so that a
+    run which wants more sockets than there are can still write down that it did."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit - min(RESERVED, limit // 4) if limit != resource.RLIM_INFINITY else 1 << 30

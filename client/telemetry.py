@@ -159,6 +159,7 @@ class SidecarClient:
         self.offset = Offset()
         self.samples = 0
         self.failed_pulls = 0
+        self._silent = False
         self.missed = False
         self._timeout_s = timeout_s
         self._client = _new_client()
@@ -231,15 +232,13 @@ class SidecarClient:
         while True:
             since = self._newest_ns - OVERLAP_NS
             try:
-                answer = _fetch(
-                    self._client,
-                    f"{self.url}/samples?since={since}&limit={PULL_LINES}",
-                    self._timeout_s,
-                    8 * MAX_PAGE_BYTES,
-                )
+                path = f"/samples?since={since}&limit={PULL_LINES}"
+                answer = _fetch(self._client, self.url + path, self._timeout_s, 8 * MAX_PAGE_BYTES)
             except NoAnswer:
                 self.failed_pulls += 1
+                self._silent = True
                 return taken
+            self._silent = False
             dropped = answer.headers.get("x-dropped-until-ns", "0")
             self.missed |= self.samples > 0 and dropped.isdecimal() and int(dropped) > since + OVERLAP_NS
             lines = read_lines(answer.content)
@@ -265,13 +264,14 @@ class SidecarClient:
         self._seen = {key: None for key in self._seen if key[2] > oldest}
 
     def energy_mj(self) -> dict[int, int] | None:
-        """The energy counter of each watched GPU now, mJ. None when the sidecar does not answer or any GPU has no counter:
-        a sum over some of the GPUs would look like a saving."""
-        if self.why is not None:
+        """The energy counter of each watched GPU now, mJ. None when any GPU has no counter (a sum over some of them would look like a
+        saving) or the sidecar does not answer; while it answers no pull either it is not waited for."""
+        if self.why is not None or self._silent:
             return None
         try:
             lines = read_lines(_fetch(self._client, self.url + "/energy", self._timeout_s).content)
         except NoAnswer:
+            self._silent = True
             return None
         found = {s.gpu: s.energy_mj for s in lines.samples if s.energy_mj is not None}
         return found if found and {s.gpu for s in lines.samples} == set(found) else None
