@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import made
 import numpy as np
 import pytest
@@ -61,6 +63,15 @@ def test_the_noise_floor_leaves_out_drift_and_holds_noise() -> None:
     assert floors["noisy"] > 0.02
 
 
+def test_the_noise_floor_leaves_out_drift_where_nothing_is_paired() -> None:
+    drift = World("drift", sigma=0.02, drift=0.4)
+    both = [
+        replace(campaign(drift, Design.INTERLEAVED, 200, 0.0, np.random.default_rng(seed)), paired=False)
+        for seed in range(12)
+    ]
+    assert float(np.median([noise_floor(pair, "e2e", "p50") or 0.0 for pair in both])) < 0.05
+
+
 def test_the_noise_floor_of_a_serial_run_is_what_the_baselines_differ_by() -> None:
     both = campaign(DRIFT, Design.SERIAL, 60, 0.0, np.random.default_rng(1))
     assert noise_floor(both, "e2e", "p50") == pytest.approx(0.2 * 2 / 3, abs=0.02)
@@ -80,7 +91,7 @@ def test_dependent_series_get_the_interval_that_theory_asks_for() -> None:
         assert found.log is not None
         halves.append(found.log.half)
     theory = 1.96 * sigma / (1 - rho) / np.sqrt(n)
-    assert float(np.mean(halves)) == pytest.approx(theory, rel=0.2)
+    assert 0.97 < float(np.mean(halves)) / theory < 1.2  # without spreading replicates back it is 0.91
 
 
 def test_a_secondary_metric_needs_more_than_its_own_interval() -> None:
