@@ -167,19 +167,19 @@ def compare(
         effects=found,
         parity=measured.parity.get(candidate, Parity(margin=plan.iou_margin)),
         memory_story=measured.memory_story.get(candidate, ()),
-        notes=_design_notes(both, evidence.separate_runs),
+        notes=_design_notes(both, evidence),
     )
 
 
-def _design_notes(both: Sides, separate: bool) -> tuple[str, ...]:
+def _design_notes(both: Sides, evidence: Evidence) -> tuple[str, ...]:
     n = both.requests_per_arm
     found = [
         f"Requests are paired by image ({n} pairs)."
         if both.paired
         else "Requests are not paired: the arms saw different or repeated images."
     ]
-    if separate:
-        found.insert(0, WARNING)
+    if evidence.separate_runs:
+        found.insert(0, f"{evidence.run_id}. {WARNING}")
     elif both.design is Design.SERIAL:
         found.append(
             "One server at a time: the baseline was measured before and after, and what it drifted in between widens every interval."
