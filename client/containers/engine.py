@@ -61,6 +61,14 @@ class Engine:
                 found.append(self.inspect(container["Id"]))
         return found
 
+    def running(self) -> list[dict[str, Any]]:
+        """`docker inspect` of every container that runs."""
+        found = []
+        for container in self._questions.api.containers():
+            with contextlib.suppress(NotFound):
+                found.append(self.inspect(container["Id"]))
+        return found
+
     def inspect(self, container: str) -> dict[str, Any]:
         answer: dict[str, Any] = self._questions.api.inspect_container(container)
         return answer
