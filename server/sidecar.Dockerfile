@@ -23,6 +23,8 @@ LABEL org.opencontainers.image.title="halfweight-server" org.opencontainers.imag
 COPY --from=packages /opt/halfweight /opt/halfweight
 WORKDIR /app
 COPY server server
+# A new volume that is mounted here takes over its owner.
+RUN mkdir /logs && chown 1000:1000 /logs
 ENV PYTHONPATH=/app PYTHONUNBUFFERED=1 PATH=/opt/halfweight/bin:$PATH
 RUN python -m compileall -q server && python -c "import pynvml, server.nvml_sidecar, server.sim"
 ENV PYTHONDONTWRITEBYTECODE=1

@@ -16,7 +16,6 @@ from client.core.kernel import capability_of, fp8_name, version_of
 OLDEST_ENGINE = (20, 10)
 OLDEST_ENGINE_FOR_CDI = (25, 0)
 OLDEST_COMPOSE = (2, 20)
-OLDEST_COMPOSE_FOR_VARIANTS = (2, 24)
 MOST_UTILIZATION = 0.45
 """For each server of a live pair: the rest holds two CUDA contexts and what the driver keeps (74,277 of 81,559 MiB were in use with 0.45 twice on an H100)."""
 ALONE_UTILIZATION = 0.90
@@ -36,8 +35,6 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     utilization: float = MOST_UTILIZATION
     max_model_len: int = 4096
     isolate: bool = False
-    variants: bool = False
-    """Whether a second Compose file is laid over the first (isolate, CDI)."""
     cdi: bool = False
 
 
@@ -115,7 +112,7 @@ def _engine(wish: Wish, host: HostFacts) -> Iterator[Refusal]:
             f"Docker Engine {host.engine} is too old{why}.",
             f"Install {oldest[0]}.{oldest[1]} or newer.",
         )
-    oldest = OLDEST_COMPOSE_FOR_VARIANTS if wish.isolate or wish.variants else OLDEST_COMPOSE
+    oldest = OLDEST_COMPOSE
     if (found := version_of(host.compose)) is not None and found < oldest:
         yield Refusal(
             "compose_too_old",
