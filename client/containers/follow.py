@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from client.containers.engine import Engine
-from client.core.container import StartReader, stamp_ns
+from client.core.container import StartReader, stamp_ns, tells
 from client.core.startup import mask
 
 KEPT_LINES = 8
@@ -43,7 +43,7 @@ class LogFollower:
                 stamp, _, text = line.partition(" ")
                 text = mask(text)
                 self.marks.take(stamp_ns(stamp), text)
-                if text.strip():
+                if tells(text):
                     self.last.append(text)
                 file.write(f"{stamp} {text}\n".encode())
                 if self.marks.serving_ns is None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from client.containers.engine import Engine, NoEngine
-from client.containers.follow import EventWatch, LogFollower
+from client.containers.follow import KEPT_LINES, EventWatch, LogFollower
 from client.core import container as words
 from client.core.container import ContainerFacts, Seen, StartMarks
 from client.core.plan import Target
@@ -21,6 +21,7 @@ from client.core.records import Outcome, RequestRecord
 from client.errors import TargetError, UsageError
 
 LOOK_EVERY_S = 0.5
+TAIL = 200
 SETTLE_S = 0.3
 """After an end is told: the last lines of the log and the final state arrive a moment later."""
 T = TypeVar("T")
@@ -226,7 +227,7 @@ class ServerContainers:
 
     def _error(self, server: _Server, how: str, when: str) -> TargetError:
         lines = list(server.follower.last) if server.follower else []
-        lines = lines or self._engine.tail(server.seen.id, 8)
+        lines = lines or [line for line in self._engine.tail(server.seen.id, TAIL) if words.tells(line)][-KEPT_LINES:]
         said = "".join(f"\n    {line[:300]}" for line in lines) or " (nothing)"
         return TargetError(
             f"target {server.target.name}: its container {server.seen.name} {how}{' ' + when if when else ''}. Its last lines:{said}\n",

@@ -24,6 +24,7 @@ _SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _SECRET_FLAG = re.compile(r"^(--api-key|--hf-token)(=.*)?$")
 _WEIGHTS = ("Model loading took", "Loading weights took")
 _ENGINE = ("init engine (",)
+_POLLING = re.compile(r'"GET /(?:health|metrics|samples|ping|version)\b')
 _SERVING = ("Application startup complete", "Uvicorn running on", "Starting vLLM API server", "Starting vLLM server")
 
 
@@ -206,6 +207,11 @@ def mask_args(args: Iterable[str]) -> tuple[str, ...]:
         masked.append("***" if hide else f"{flag[1]}=***" if flag and flag[2] else arg)
         hide = bool(flag) and not (flag and flag[2]) and not hide
     return tuple(masked)
+
+
+def tells(line: str) -> bool:
+    """Whether a line can say anything about an end: the access lines of health checks and of our own polling cannot."""
+    return bool(line.strip()) and _POLLING.search(line) is None
 
 
 def ending(state: Mapping[str, Any]) -> str:
