@@ -27,6 +27,10 @@ SETTLE_S = 0.3
 T = TypeVar("T")
 
 
+class ContainerEnded(TargetError):
+    """A target cannot be used, and its container says why."""
+
+
 class _Server:
     """One target's container through all of its starts."""
 
@@ -40,8 +44,8 @@ class _Server:
         self.healthy_ns: int | None = None
         self.first_token_ns: int | None = None
         self.followed_ns = 0
-        self.ours = False
-        """Whether its next end is our own doing."""
+        self.watched = False
+        """Whether somebody else looks after its next end: it is our own doing, or it is being started."""
 
 
 class ServerContainers:
@@ -56,6 +60,7 @@ class ServerContainers:
         self._wait_s = wait_s
         self._listeners: list[Callable[[], object]] = []
         self._serving: str | None = None
+        self._answered = False
         self._lock = threading.Lock()
         self._events = EventWatch(engine, list(self._by_id), self._happened)
         for server in servers.values():
@@ -77,6 +82,7 @@ class ServerContainers:
         self._serving = None
         for other in self._servers.values():
             self._stop(other)
+        server.watched = True
         try:
             self._engine.start(server.seen.id)
         except NoEngine as error:
@@ -84,15 +90,15 @@ class ServerContainers:
                 f"the container {server.seen.name} of target {server.target.name} cannot be started: {error}.",
                 "Mend that, and run again.",
             ) from None
-        server.ours = False
         self._follow(server, self._engine.inspect(server.seen.id))
         self._await_health(server)
+        server.watched = False
         self._serving = server.target.name
 
     def _stop(self, server: _Server) -> None:
         if not self._engine.inspect(server.seen.id)["State"].get("Running"):
             return
-        server.ours = True
+        server.watched = True
         self._engine.stop(server.seen.id)
         self._finish(server, ended=True)
 
@@ -138,6 +144,8 @@ class ServerContainers:
                     await task
                 self.raise_failure()
             return task.result()
+        except ContainerEnded:
+            raise
         except TargetError as error:
             self.raise_failure()
             raise await asyncio.to_thread(self._with_state, error) from None
@@ -147,10 +155,12 @@ class ServerContainers:
 
     def raise_failure(self) -> None:
         if self.failure is not None:
-            raise TargetError(self.failure, "What was measured before is kept. Mend the server, and run again.")
+            kept = "What was measured before is kept. " if self._answered else ""
+            raise ContainerEnded(self.failure, f"\n{kept}Mend the server, and run again.")
 
     def see(self, record: RequestRecord) -> None:
         """Takes the first good answer of each start for its first token, on the wall clock that the engine's host shares with ours."""
+        self._answered = True
         server = self._servers.get(record.target)
         if server is None or server.first_token_ns is not None:
             return
@@ -211,7 +221,7 @@ class ServerContainers:
             return
         if action == "health_status: healthy" and server.healthy_ns is None:
             server.healthy_ns = int(event.get("timeNano", 0)) or None
-        if action == "die" and not server.ours:
+        if action == "die" and not server.watched:
             time.sleep(SETTLE_S)
             self._fail(server)
 
@@ -221,17 +231,18 @@ class ServerContainers:
                 return
             how = words.ending(self._engine.inspect(server.seen.id)["State"])
             server.facts = msgspec.structs.replace(server.facts, ended=how)
-            self.failure = str(self._error(server, how, "under the run").fact)
+            when = "under the run" if self._answered else "before it answered"
+            self.failure = self._error(server, how, when).fact
         for listener in list(self._listeners):
             listener()
 
-    def _error(self, server: _Server, how: str, when: str) -> TargetError:
+    def _error(self, server: _Server, how: str, when: str) -> ContainerEnded:
         lines = list(server.follower.last) if server.follower else []
         lines = lines or [line for line in self._engine.tail(server.seen.id, TAIL) if words.tells(line)][-KEPT_LINES:]
         said = "".join(f"\n    {line[:300]}" for line in lines) or " (nothing)"
-        return TargetError(
-            f"target {server.target.name}: its container {server.seen.name} {how}{' ' + when if when else ''}. Its last lines:{said}\n",
-            f"The whole log: docker logs {server.seen.name}",
+        return ContainerEnded(
+            f"target {server.target.name}: its container {server.seen.name} {how}{' ' + when if when else ''}. Its last lines:{said}",
+            f"\nThe whole log: docker logs {server.seen.name}",
         )
 
     def _with_state(self, error: TargetError) -> TargetError:
