@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -29,6 +30,9 @@ from client.rundir import Manifest, RunDir, read_run
 from client.session import Asked, introduce, measure
 from client.workload import open_pictures
 
+if TYPE_CHECKING:
+    from client.containers import ServerContainers
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
@@ -36,7 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plan = build_plan(arguments, os.environ)
         keys = read_keys(plan.targets, os.environ)
-        asked = Asked(keys, arguments.ca_file, arguments.wait, arguments.model_config, arguments.allow_outside)
+        asked = Asked(
+            keys,
+            arguments.ca_file,
+            arguments.wait,
+            arguments.model_config,
+            arguments.allow_outside,
+            docker=arguments.docker == "auto" and plan.simulate is None,
+            isolate=arguments.isolate,
+            project=os.environ.get("COMPOSE_PROJECT_NAME"),
+        )
         if arguments.preflight_only:
             return preflight_only(plan, asked, progress)
         return run(plan, asked, Path(arguments.out), progress)
@@ -67,15 +80,15 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
     )
     run_dir.write_manifest(manifest)
     try:
-        with _servers(plan, run_dir, progress) as placed:
-            met = asyncio.run(introduce(placed, asked, progress))
+        with _servers(plan, run_dir, progress) as placed, _containers(plan, asked, run_dir, progress) as containers:
+            met = asyncio.run(introduce(placed, asked, progress, containers))
             placed = msgspec.structs.replace(placed, targets=tuple(one.target for one in met))
             manifest = msgspec.structs.replace(manifest, plan=placed)
             run_dir.write_manifest(manifest)
             for one in met:
                 run_dir.write_server(with_files(one.server, one.target, asked.model_config))
             progress.note(f"Pictures: {pictures.note}.")
-            interrupted = asyncio.run(measure(placed, asked, met, pictures, run_dir, progress, replay))
+            interrupted = asyncio.run(measure(placed, asked, met, pictures, run_dir, progress, replay, containers))
     except HalfweightError:
         run_dir.discard_if_empty()
         raise
@@ -108,6 +121,32 @@ def _servers(plan: RunPlan, run_dir: RunDir, progress: Progress):  # type: ignor
             plan,
             targets=tuple(msgspec.structs.replace(t, base_url=servers.address(t.name)) for t in plan.targets),
         )
+
+
+@contextlib.contextmanager
+def _containers(plan: RunPlan, asked: Asked, run_dir: RunDir, progress: Progress) -> Iterator[ServerContainers | None]:
+    """What the container engine knows of the servers, written down in the end whatever happens. None without an engine."""
+    if not asked.docker:
+        yield None
+        return
+    from client.containers import attach  # only here: the docker package takes a quarter of a second to load
+
+    containers = attach(
+        plan.targets, run_dir.server_dir, isolate=asked.isolate, project=asked.project, wait_s=asked.wait_s
+    )
+    if containers is None:
+        yield None
+        return
+    try:
+        yield containers
+    finally:
+        containers.close()
+        for facts in containers.facts():
+            run_dir.write_container(facts)
+            if facts.starts and (told := facts.starts[-1].seconds()):
+                progress.note(
+                    f"{facts.name}: " + ", ".join(f"{what} after {value:.1f} s" for what, value in told.items()) + "."
+                )
 
 
 def with_files(server: ServerEvidence, target: Target, model_config: str | None) -> ServerEvidence:

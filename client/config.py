@@ -83,9 +83,27 @@ def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) ->
 
 
 def _design(arguments: argparse.Namespace, targets: tuple[Target, ...]) -> Design:
+    if arguments.isolate:
+        _refuse_impossible_isolation(arguments)
+        return Design.SERIAL if len(targets) > 1 else Design.SINGLE
     if len(targets) == 1:
         return Design.SINGLE
     return Design(arguments.design) if arguments.design else Design.INTERLEAVED
+
+
+def _refuse_impossible_isolation(arguments: argparse.Namespace) -> None:
+    if arguments.simulate is not None:
+        raise UsageError(
+            "--isolate and --simulate together: simulated servers of this process need no isolation.",
+            "Leave one of them out; docker-compose.sim.yml holds simulated servers in containers.",
+        )
+    if arguments.docker == "off":
+        raise UsageError("--isolate starts containers, and --docker off forbids it.", "Leave one of them out.")
+    if arguments.design == "interleaved":
+        raise UsageError(
+            "--isolate and --design interleaved together: turns on a live pair need both servers alive.",
+            "Leave one of them out.",
+        )
 
 
 def _primary(name: str) -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -26,6 +27,9 @@ from client.transport import new_client
 from client.workers import ClientKit, Fleet
 from client.workload import Bodies, Pictures
 
+if TYPE_CHECKING:
+    from client.containers import ServerContainers
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -36,18 +40,41 @@ class Asked:
     wait_s: float = 0.0
     model_config: str | None = None
     allow_outside: bool = False
+    docker: bool = False
+    """Whether the container engine of this host is asked for the servers' containers."""
+    isolate: bool = False
+    project: str | None = None
+    """The Compose project that is meant, where several have such servers."""
 
 
-async def introduce(plan: RunPlan, asked: Asked, progress: Progress) -> tuple[Introduction, ...]:
+async def introduce(
+    plan: RunPlan, asked: Asked, progress: Progress, containers: ServerContainers | None = None
+) -> tuple[Introduction, ...]:
     """Every target, met. Raises TargetError for the first that cannot be used."""
     progress.stage("meeting the targets")
     client = new_client(ca_file=asked.ca_file)
     try:
         with _scrapers(plan.targets) as scrapers:
             preflight = Preflight(client, asked.keys, lambda name: _page(scrapers[name]), asked.wait_s)
-            return await preflight.meet_all(plan.targets)
+            if containers is None:
+                return await preflight.meet_all(plan.targets)
+            if not containers.isolate:
+                return await containers.guard(preflight.meet_all(plan.targets))
+            return await containers.guard(_meet_in_turn(preflight, plan.targets, containers, progress))
     finally:
         await client.aclose()
+
+
+async def _meet_in_turn(
+    preflight: Preflight, targets: tuple[Target, ...], containers: ServerContainers, progress: Progress
+) -> tuple[Introduction, ...]:
+    """Each is started once before anything is measured: one that cannot start costs no measurement. The baseline comes last and stays up."""
+    met: list[Introduction] = []
+    for target in reversed(targets):
+        progress.stage(f"starting {target.name} to meet it")
+        await containers.up(target.name)
+        met.insert(0, await preflight.meet(target))
+    return tuple(met)
 
 
 async def measure(
@@ -58,9 +85,13 @@ async def measure(
     run_dir: RunDir,
     progress: Progress,
     replay: Offsets | None = None,
+    containers: ServerContainers | None = None,
 ) -> bool:
-    """The whole campaign. Returns whether a person or a signal ended it early. `plan.targets` are the targets as introduced."""
-    seen: list[Callable[[RequestRecord], None]] = []
+    """The whole campaign. Returns whether a person or a signal ended it early. `plan.targets` are the targets as introduced.
+
+    Raises TargetError when a server's container ended under it.
+    """
+    seen: list[Callable[[RequestRecord], None]] = [] if containers is None else [containers.see]
 
     def see(record: RequestRecord) -> None:
         if record.phase is Phase.QUALITY:
@@ -82,10 +113,16 @@ async def measure(
                 gpus.energy,
                 progress,
                 replay,
+                containers if containers is not None and containers.isolate else None,
             )
             seen.append(campaign.see)
+            if containers is not None:
+                loop = asyncio.get_running_loop()
+                containers.on_failure(lambda: loop.call_soon_threadsafe(campaign.interrupt))
             with _signals(campaign):
                 await campaign.run()
+            if containers is not None:
+                containers.raise_failure()
             return campaign.interrupted
 
 

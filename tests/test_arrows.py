@@ -6,14 +6,15 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = {"bench", "report", "compare", "memory", "score", "make_images"}
+COMMANDS = {"bench", "report", "compare", "memory", "score", "make_images", "ready"}
 BORDER = {"config", "cli", "remote"}
 ROOMS = {
-    "answerfile", "campaign", "clock", "connection", "containers", "endpoint", "exchange", "failures", "generator", "health", "host",
+    "answerfile", "campaign", "clock", "connection", "containers", "endpoint", "exchange", "failures", "generator", "health", "host", "hostcheck",
     "launch", "logfile", "preflight", "progress", "rundir", "session", "sockets", "telemetry", "transport", "workers", "workload",
 }  # fmt: skip
 # A room receives its neighbours as arguments. The exceptions, each with its reason:
 SIDEWAYS = {
+    "hostcheck": {"containers"},  # one of the things that it asks is the container engine
     "session": ROOMS - {"session"},  # opens the rooms of one run and hands them to each other
     "campaign": {"preflight", "progress", "rundir"},  # types of what it is given
     "workers": {
@@ -49,6 +50,7 @@ DOORS = {
         "client.endpoint",
         "client.telemetry",
         "client.preflight",
+        "client.hostcheck",
     },
     "asyncio_throttle": {"client.preflight"},
     "docker": {"client.containers"},

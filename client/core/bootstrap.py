@@ -291,6 +291,9 @@ def _bca_levels(
     rate = float((pull**3).sum()) / (6 * scale) if scale > 0 else 0.0
     corrected = []
     for level in levels:
+        if not 0 < level < 1:  # two values or three widen a level to the end of the sample: nothing is left to correct
+            corrected.append(level)
+            continue
         z = bias + float(ndtri(level))
         corrected.append(float(ndtr(bias + z / max(1 - rate * z, 0.1))))
     return corrected[0], corrected[1]
