@@ -81,6 +81,7 @@ class Campaign:
         self._plan = plan
         self._keeper = keeper
         self._starts: dict[str, int] = {}
+        self._alive: str | None = None
         self._run_dir = run_dir
         self._met = met
         self._fleet = fleet
@@ -140,10 +141,11 @@ class Campaign:
 
     async def _turn_to(self, name: str, stages: ArmPlan | None) -> None:
         """With a keeper: brings the target up, and takes it through its first requests when it comes up anew (`stages` None: not)."""
-        if self._keeper is None or self.interrupted:
+        if self._keeper is None or self.interrupted or name == self._alive:
             return
         self._progress.stage(f"making {name} the one server alive")
         fresh = await self._keeper.up(name) or name not in self._starts
+        self._alive = name
         if not fresh or stages is None:
             return
         start = self._starts[name] = self._starts.get(name, -1) + 1

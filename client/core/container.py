@@ -156,8 +156,13 @@ REMEMBERED_PROBES = 5
 
 
 def healthy_since(state: Mapping[str, Any]) -> int | None:
-    """End of the first good probe after the last bad one, in ns. None when it is further back than the engine remembers."""
-    probes = ((state.get("Health") or {}).get("Log")) or ()
+    """End of the first good probe of this start after the last bad one, in ns. None when it is further back than the engine remembers.
+
+    The engine keeps the probes of the start before this one, too.
+    """
+    started = stamp_ns(str(state.get("StartedAt", ""))) or 0
+    every = ((state.get("Health") or {}).get("Log")) or ()
+    probes = [probe for probe in every if (stamp_ns(_utc(str(probe.get("End", "")))) or 0) >= started]
     good = [probe.get("ExitCode") == 0 for probe in probes]
     if not good or not good[-1] or (all(good) and len(good) >= REMEMBERED_PROBES):
         return None
