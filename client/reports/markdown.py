@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 from tabulate import tabulate
 
 from client.core.findings import Findings, Severity
@@ -9,14 +12,23 @@ from client.reports.format import estimate
 from client.reports.tables import headers, kernel_lines, level_rows, main_rows, memory_rows, unsupported
 
 
-def render(findings: Findings) -> str:
-    """The whole report. Same findings, same bytes."""
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """A chart beside the report: its file, and what to see in it."""
+
+    file: str
+    title: str
+    sentence: str
+
+
+def render(findings: Findings, images: Sequence[Image] = ()) -> str:
+    """The whole report. Same arguments, same bytes."""
     parts = [
         _top(findings),
         _table(findings),
         _not_measured(findings),
         _gates(findings),
         _reasons(findings),
+        *(_image(image) for image in images),
         _memory(findings),
         _details(findings),
     ]
@@ -37,6 +49,10 @@ def safe(text: str) -> str:
     ):
         cleaned = cleaned.replace(char, entity)
     return cleaned
+
+
+def _image(image: Image) -> str:
+    return f"### {safe(image.title)}\n\n{safe(image.sentence)}\n\n![{safe(image.title)}]({image.file})"
 
 
 def _top(findings: Findings) -> str:
