@@ -245,9 +245,9 @@ def card(memory: Memory) -> tuple[Part, ...]:
         Part("model weights", m.weights_gib),
         Part("KV cache", m.kv_cache_gib),
         Part("activations at peak", m.activations_gib or 0.0),
-        Part("CUDA graphs, set aside", m.graphs_in_budget_gib or 0.0),
+        Part("CUDA graphs", m.graphs_in_budget_gib or 0.0),
     ]
     inside.append(Part("rest of the budget", max(0.0, m.budget_gib - sum(part.gib for part in inside))))
     beyond = 0.0 if m.whole_gpu_peak_gib is None else max(0.0, m.whole_gpu_peak_gib - m.budget_gib)
-    outside = [Part("beyond the budget", beyond), Part("not used by this server", m.total_gib - m.budget_gib - beyond)]
+    outside = [Part("beyond the budget", beyond), Part("left to others", m.total_gib - m.budget_gib - beyond)]
     return tuple(Part(part.name, round(part.gib, 3)) for part in (*inside, *outside) if part.gib > 0.004)

@@ -191,5 +191,7 @@ def small(png: bytes, width: int = 640) -> bytes:
 
 def told(item: Disagreement, *, baseline: str = "baseline", candidate: str = "candidate") -> str:
     """What a picture of the gallery shows, in words."""
-    entries = "; ".join(text for _, text in _entries(item, baseline, candidate))
-    return f"{_title(item, baseline, candidate)}. {entries}."
+    sides = ((baseline, item.baseline, item.baseline_iou), (candidate, item.candidate, item.candidate_iou))
+    truth = "The true box is not known" if item.truth is None else "There is no table" if not item.truth else ""
+    parts = [*(_told(*side) for side in sides), truth]
+    return f"{_title(item, baseline, candidate)}. {'; '.join(part for part in parts if part)}."

@@ -39,6 +39,7 @@ def render(findings: Findings, series: Series, gallery: Gallery, script: str) ->
     """The page. `script` draws the charts (`client.reports.charts.script`). Same arguments, same bytes."""
     drawn = charts(findings, series)
     panels = {chart.key: chart.panels(ON_PAGE) for chart in drawn}
+    untitled = {key: [{**spec, "title": None} for spec in specs] for key, specs in panels.items()}
     body = "\n".join(
         part for part in (
             '<a class="skip" href="#main">Skip to the answer</a>',
@@ -48,7 +49,7 @@ def render(findings: Findings, series: Series, gallery: Gallery, script: str) ->
             _charts(drawn, panels), _gallery(gallery), _details(findings),
             "</main>", _footer(findings),
             data_block("chart-config", config(ON_PAGE)) if drawn else "",
-            *(spec_blocks(key, specs) for key, specs in panels.items()),
+            *(spec_blocks(key, specs) for key, specs in untitled.items()),
         ) if part
     )  # fmt: skip
     mark = "SIMULATED · " if findings.simulated else ""
@@ -96,7 +97,7 @@ def _results(findings: Findings) -> str:
     head = [safe(name) for name in headers(findings)]
     rows = [[cell(text) for text in row] for row in main_rows(findings)]
     of = len(findings.targets)
-    found = table(head, rows, label="Results", numbers=range(1, 1 + of), markup=True)
+    found = table(head, rows, label="Results", numbers=range(1, 1 + of), unbroken=range(1 + of, len(head)), markup=True)
     note = f"Brackets hold {findings.confidence:.0%} intervals."
     if findings.comparisons:
         note += f" Decided by {safe(findings.primary)}, named before the run; the smallest effect worth having is {findings.min_effect:.0%}."
@@ -159,7 +160,7 @@ def _charts(drawn: Sequence[Chart], panels: dict[str, tuple[dict[str, object], .
     for chart in drawn:
         numbers = table(chart.head, chart.rows, label=f"{chart.title}, in numbers", numbers=())
         more = f"<details><summary>In numbers</summary>{numbers}</details>"
-        parts.append(figure(chart.key, chart.title, chart.sentence, len(panels[chart.key]), chart.note, more))
+        parts.append(figure(chart, panels[chart.key], more))
     lead = '<noscript><p class="note">Charts are drawn by a script, which is off. Their sentences and numbers are here.</p></noscript>'
     return f'<section id="charts">\n<h2>Charts</h2>\n{lead}\n{chr(10).join(parts)}\n</section>'
 

@@ -30,12 +30,13 @@ def render(runs: Sequence[Run], passed_over: Sequence[str], drawn: Chart | None,
         specs = drawn.panels(ON_PAGE)
         numbers = table(drawn.head, drawn.rows, label="Trend, in numbers")
         more = f"<details><summary>In numbers</summary>{numbers}</details>"
-        parts.append(
-            f"<section><h2>Trend</h2>{figure(drawn.key, drawn.title, drawn.sentence, len(specs), drawn.note, more)}</section>"
-        )
+        parts.append(f"<section><h2>Trend</h2>{figure(drawn, specs, more)}</section>")
     parts.append("</main>")
     if drawn is not None:
-        parts += [data_block("chart-config", config(ON_PAGE)), spec_blocks(drawn.key, specs)]
+        parts += [
+            data_block("chart-config", config(ON_PAGE)),
+            spec_blocks(drawn.key, [{**spec, "title": None} for spec in specs]),
+        ]
     return page("Halfweight: all runs", "\n".join(part for part in parts if part), (script, DRAW) if drawn else ())
 
 

@@ -12,7 +12,8 @@ import html
 import json
 from collections.abc import Iterable, Sequence
 
-from client.reports.charts.look import DARK, LIGHT, css
+from client.reports.charts.chart import Chart
+from client.reports.charts.look import DARK, LIGHT, Spec, css
 from client.reports.terminal import plain
 
 STYLE = """
@@ -29,7 +30,7 @@ h2{font-size:1.45rem;line-height:1.25;margin:3.25rem 0 .9rem}
 h3{font-size:1.05rem;line-height:1.35;margin:2.5rem 0 .35rem}
 p{margin:.5rem 0;max-width:46rem}
 .meta,.note,figcaption,footer{color:var(--muted);font-size:.875rem}
-.brand{display:flex;flex-wrap:wrap;gap:.1rem 1rem;justify-content:space-between}
+.brand{max-width:none;display:flex;flex-wrap:wrap;gap:.1rem 1rem;justify-content:space-between}
 .brand b{color:var(--ink);font-weight:600}
 .verdict{font-size:clamp(1.12rem,1rem + .6vw,1.35rem);line-height:1.42;margin:0 0 .9rem;text-wrap:pretty}
 .banner{background:var(--warn-paper);color:var(--warn-ink);padding:.7rem 1rem;border-left:3px solid currentColor;margin:1rem 0;max-width:none}
@@ -44,15 +45,19 @@ a{color:var(--link);text-underline-offset:.18em;text-decoration-thickness:1px}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;width:100%}
 th,td{padding:.42rem .9rem .42rem 0;text-align:left;vertical-align:baseline;border-bottom:1px solid var(--rule)}
 th:last-child,td:last-child{padding-right:0}
-thead th{font-weight:600;border-bottom:1.5px solid var(--ink);white-space:nowrap}
-tbody th{font-weight:400}
+thead th,thead td{border-bottom:1.5px solid var(--ink)}
+thead th{font-weight:600;white-space:nowrap}
+tbody th{font-weight:400;min-width:7.5rem;max-width:18rem}
+td.k{white-space:nowrap}
 td.n,th.n{text-align:right;white-space:nowrap}
 .i{color:var(--muted)}
 .good{color:var(--good);font-weight:600}.bad{color:var(--bad);font-weight:600}
 ul.plain{padding-left:1.1rem;margin:.5rem 0;max-width:46rem}
 ul.plain li{margin:.3rem 0}
 figure{margin:0 0 1rem}
-.chart{min-height:4rem;margin:.9rem 0 .2rem;max-width:100%;overflow:hidden}
+.panel{font-size:.85rem;font-weight:600;margin:1.1rem 0 .3rem}
+.narrow{max-width:32rem!important}
+.chart{min-height:4rem;margin:0 0 .2rem;max-width:100%;overflow:hidden}
 .chart .vega-embed{display:block;width:100%;padding:0}
 .chart svg{display:block;max-width:100%}
 details{margin:.5rem 0;font-size:.95rem}
@@ -133,19 +138,23 @@ def page(title: str, body: str, scripts: Sequence[str] = ()) -> str:
 
 
 def table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], *, label: str, numbers: Iterable[int] = (), markup: bool = False
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    label: str,
+    numbers: Iterable[int] = (),
+    unbroken: Iterable[int] = (),
+    markup: bool = False,
 ) -> str:
     """A table in its own scroll box, reachable by keyboard. Cells are text, unless `markup` says that they are ready."""
-    right = frozenset(numbers)
+    right, whole = frozenset(numbers), frozenset(unbroken)
     show = (lambda cell: cell) if markup else safe
 
     def cell(tag: str, k: int, text: str, scope: str = "") -> str:
-        mark = ' class="n"' if k in right else ""
+        mark = ' class="n"' if k in right else ' class="k"' if k in whole else ""
         return f"<{tag}{scope}{mark}>{show(text)}</{tag}>"
 
-    top = "".join(
-        cell("th", k, text, ' scope="col"') if text else "<td></td>" for k, text in enumerate(head)
-    )
+    top = "".join(cell("th", k, text, ' scope="col"') if text else "<td></td>" for k, text in enumerate(head))
     lines = "".join(
         "<tr>"
         + "".join(cell("td" if k else "th", k, text, "" if k else ' scope="row"') for k, text in enumerate(row))
@@ -162,19 +171,26 @@ def bullets(items: Iterable[str]) -> str:
     return '<ul class="plain">' + "".join(f"<li>{safe(item)}</li>" for item in items) + "</ul>"
 
 
-def figure(chart_key: str, title: str, sentence: str, panels: int, note: str, details: str) -> str:
-    """A chart with its heading, its sentence, a place for each panel and its numbers as a table."""
+def figure(chart: Chart, panels: Sequence[Spec], details: str) -> str:
+    """A chart with its heading, its sentence, a place for each panel and its numbers as a table.
+
+    Titles of panels are text of the page, where they can wrap; the drawing goes without them (`spec_blocks`).
+    """
+    label = f"{safe(chart.title)}. {safe(chart.sentence)}"
     places = "".join(
-        f'<div class="chart" role="img" aria-label="{safe(title)}. {safe(sentence)}" data-spec="{_id(chart_key, k)}"></div>'
-        for k in range(panels)
+        f'<p class="panel">{safe(spec["title"]["text"])}</p>'
+        f'<div class="chart{" narrow" if chart.narrow else ""}" role="img" aria-label="{label}" data-spec="{_id(chart.key, k)}"></div>\n'
+        for k, spec in enumerate(panels)
     )
-    more = f'<p class="note">{safe(note)}</p>' if note else ""
-    return f"<figure>\n<h3>{safe(title)}</h3>\n<p>{safe(sentence)}</p>\n{places}{more}\n{details}\n</figure>"
+    more = f'<p class="note">{safe(chart.note)}</p>' if chart.note else ""
+    return (
+        f"<figure>\n<h3>{safe(chart.title)}</h3>\n<p>{safe(chart.sentence)}</p>\n{places}{more}\n{details}\n</figure>"
+    )
 
 
 def _id(chart_key: str, k: int) -> str:
     return f"spec-{''.join(c if c.isalnum() and c.isascii() else '-' for c in chart_key)}-{k}"
 
 
-def spec_blocks(chart_key: str, specs: Sequence[object]) -> str:
+def spec_blocks(chart_key: str, specs: Sequence[Spec]) -> str:
     return "\n".join(data_block(_id(chart_key, k), spec) for k, spec in enumerate(specs))

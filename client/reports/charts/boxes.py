@@ -28,6 +28,7 @@ def _chart(findings: Findings, item: Overlaps) -> Chart:
             "IoU of the two",
         ),
         rows=tuple((w.image_id, _iou(w.baseline_iou), _iou(w.candidate_iou), _iou(w.between)) for w in item.worst),
+        narrow=True,
         note=""
         if item.of == len(item.image_ids)
         else f"{len(item.image_ids):,} of {item.of:,} pairs are drawn, evenly chosen.",

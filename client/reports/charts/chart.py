@@ -24,3 +24,5 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
     head: Row
     rows: tuple[Row, ...]
     note: str = ""
+    narrow: bool = False
+    """A square wants no more width than height."""

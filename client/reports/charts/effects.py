@@ -8,7 +8,9 @@ from client.reports.charts.look import Palette, Spec, panel, quantitative, tip
 from client.reports.format import change
 from client.reports.tables import LATENCIES
 
-STEP = 44
+STEP = 62
+LINE = 17
+"""How far below the middle of its row the interval stands; its words stand above."""
 SHORTS = tuple((short, label) for label, _, short in LATENCIES)
 GOOD = (Word.FASTER, Word.BETTER)
 
@@ -53,7 +55,8 @@ def _value(label: str, effect: Effect) -> dict[str, object]:
     assert ratio.high is not None
     return {
         "label": label,
-        "text": f"{label}: {change(effect)}" + (" (decides)" if effect.primary else ""),
+        "title": label + (" (decides)" if effect.primary else ""),
+        "text": change(effect),
         "value": (ratio.value - 1) * 100,
         "low": (ratio.low - 1) * 100,
         "high": (ratio.high - 1) * 100,
@@ -94,7 +97,7 @@ def _panel(findings: Findings, pair: Comparison, values: list[dict[str, object]]
         "scale": {"paddingInner": 0, "paddingOuter": 0},
     }
     colour = palette.targets[1]
-    tips = [tip("text", "Effect"), tip("noise", "One server against itself, ± %", ".1f")]
+    tips = [tip("label", "Metric"), tip("text", "Effect"), tip("noise", "One server against itself, ± %", ".1f")]
     layers: list[Spec] = [
         {
             "data": {"values": [{"from": -band, "to": band}]},
@@ -103,32 +106,37 @@ def _panel(findings: Findings, pair: Comparison, values: list[dict[str, object]]
         },
         {"data": {"values": [{"zero": 0}]}, "mark": {"type": "rule", "color": palette.muted}, "encoding": {"x": quantitative("zero")}},
         {
-            "mark": {"type": "rule", "strokeWidth": 11, "opacity": 0.28, "color": palette.muted, "yOffset": STEP * 0.2},
+            "mark": {"type": "rule", "strokeWidth": 11, "opacity": 0.28, "color": palette.muted, "yOffset": LINE},
             "transform": [{"filter": "isValid(datum.noise)"}],
             "encoding": {"x": quantitative("minus"), "x2": {"field": "noise"}, "y": y},
         },
         {
-            "mark": {"type": "rule", "color": colour, "yOffset": STEP * 0.2},
+            "mark": {"type": "rule", "color": colour, "yOffset": LINE},
             "encoding": {
                 "x": quantitative("low"), "x2": {"field": "high"}, "y": y, "tooltip": tips,
                 "strokeWidth": {"field": "weight", "type": "quantitative", "scale": None},
             },
         },
         {
-            "mark": {"type": "point", "filled": True, "size": 90, "color": colour, "opacity": 1, "yOffset": STEP * 0.2, "stroke": palette.ink},
+            "mark": {"type": "point", "filled": True, "size": 90, "color": colour, "opacity": 1, "yOffset": LINE, "stroke": palette.ink},
             "encoding": {"x": quantitative("value"), "y": y, "tooltip": tips},
         },
-        {
-            "mark": {"type": "text", "align": "left", "dy": -STEP * 0.2},
-            "encoding": {"x": {"value": 0}, "y": y, "text": {"field": "text"}},
-        },
+        _words("title", -18, palette.ink, y, 600),
+        _words("text", -2, palette.muted, y, 400),
     ]  # fmt: skip
     title = f"{pair.candidate} against {pair.baseline}, with {findings.confidence:.0%} intervals"
     return panel(
         title,
         findings.simulated,
-        {"step": STEP},
+        STEP * len(values),
         layers,
         x={"title": "change, %", "format": "+,.0f"},
         data={"values": values},
     )
+
+
+def _words(field: str, dy: int, colour: str, y: Spec, weight: int) -> Spec:
+    return {
+        "mark": {"type": "text", "align": "left", "dy": dy, "color": colour, "fontWeight": weight},
+        "encoding": {"x": {"value": 0}, "y": y, "text": {"field": field}},
+    }

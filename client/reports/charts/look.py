@@ -66,7 +66,7 @@ def config(palette: Palette, background: str | None = None) -> Spec:
         "padding": 4 if background is None else 20,
         "view": {"stroke": None},
         "axis": axis,
-        "axisY": {"domain": False, "ticks": False, "tickCount": 5, "labelFlush": False},
+        "axisY": {"domain": False, "ticks": False, "tickCount": 5, "labelFlush": False, "minExtent": 38},
         "axisX": {"grid": False, "tickCount": 6},
         "title": {
             "anchor": "start", "frame": "bounds", "color": palette.ink, "fontSize": 13, "fontWeight": 600, "offset": 10,
@@ -103,14 +103,15 @@ def titled(text: str, simulated: bool) -> Spec:
 
 
 def panel(
-    title: str, simulated: bool, height: int | Spec, layers: list[Spec], *, x: Spec, y: Spec | None = None, **other: Any
+    title: str, simulated: bool, height: int, layers: list[Spec], *, x: Spec, y: Spec | None = None, **other: Any
 ) -> Spec:
     """Layers on shared axes: `x` and `y` describe the axes once, so that no layer's idea of a title wins over another's."""
     for layer in layers:
         for channel, axis in (("x", x), ("y", {"title": None} if y is None else y)):
             if layer["encoding"].get(channel, {}).get("type") == "quantitative":
                 layer["encoding"][channel] = {**layer["encoding"][channel], "axis": axis}
-    return {"title": titled(title, simulated), "width": "container", "height": height, "layer": layers, **other}
+    whole = {"title": titled(title, simulated), "width": "container", "height": height, "layer": layers, **other}
+    return {**whole, "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
 def quantitative(field: str, **other: Any) -> Spec:

@@ -8,8 +8,8 @@ from client.reports.charts.chart import Chart
 from client.reports.charts.look import Palette, Spec, panel, quantitative, tip
 
 PARTS = (
-    "model weights", "KV cache", "activations at peak", "CUDA graphs, set aside", "rest of the budget", "beyond the budget",
-    "not used by this server",
+    "model weights", "KV cache", "activations at peak", "CUDA graphs", "rest of the budget", "beyond the budget",
+    "left to others",
 )  # fmt: skip
 LABEL_SHARE = 0.1
 
@@ -41,9 +41,9 @@ def _total(series: Series, name: str) -> float:
 
 
 def _sentence(findings: Findings, series: Series, names: tuple[str, ...]) -> str:
-    story = " ".join(sentence for pair in findings.comparisons[:1] for sentence in pair.memory_story[:2])
+    story = [sentence for pair in findings.comparisons[:1] for sentence in pair.memory_story[:2]]
     if story:
-        return story
+        return story[-1]
     name = names[0]
     held = {item.name: item.gib for item in series.memory[name]}
     return f"Of {_gib(_total(series, name))}, {name} holds {_gib(held.get('model weights', 0.0))} of weights and {_gib(held.get('KV cache', 0.0))} of KV cache."
@@ -74,7 +74,7 @@ def _panel(findings: Findings, series: Series, names: tuple[str, ...], present: 
             "x": x, "y": y, "order": order,
             "color": {
                 "field": "part", "type": "nominal", "title": None, "scale": {"domain": present, "range": colours},
-                "legend": {"columns": 2, "symbolType": "square", "symbolStrokeWidth": 0.5, "labelLimit": 170},
+                "legend": {"columns": 2, "symbolType": "square", "symbolStrokeWidth": 0.5, "labelLimit": 130},
             },
             "tooltip": [tip("target", "Target"), tip("part", "Part"), tip("gib", "GiB", ".2f")],
         },
@@ -87,4 +87,6 @@ def _panel(findings: Findings, series: Series, names: tuple[str, ...], present: 
         },
     }  # fmt: skip
     title = f"{total:,.1f} GiB of one card, server by server"
-    return panel(title, findings.simulated, {"step": 56}, [bars, labels], x={"title": "GiB"}, data={"values": values})
+    return panel(
+        title, findings.simulated, 56 * len(names), [bars, labels], x={"title": "GiB"}, data={"values": values}
+    )

@@ -46,7 +46,7 @@ def _shading(series: Series, palette: Palette, legend: bool) -> Spec | None:
             "x": quantitative("from", **_x(series)),
             "x2": {"field": "to"},
             "fill": {
-                "field": "phase", "type": "nominal", "title": None, "legend": {"symbolType": "square", "symbolStrokeWidth": 0} if legend else None,
+                "field": "phase", "type": "nominal", "title": None, "legend": {"symbolType": "square", "symbolStrokeWidth": 0, "orient": "bottom", "offset": 4} if legend else None,
                 "scale": {"domain": names, "range": [shades[name] for name in names]},
             },
             "tooltip": [tip("phase", "Phase"), tip("target", "Target")],
@@ -115,8 +115,9 @@ def _latency_panel(findings: Findings, series: Series, palette: Palette) -> Spec
         for t, ms, failed in zip(dots.t_s, dots.ms, dots.failed, strict=True)
     ]
     taken = sorted(float(ms) for dots in series.latency for ms in dots.ms if ms > 0)
-    wide = taken and taken[-1] > 12 * taken[len(taken) // 2]
-    y = quantitative("ms", scale={"type": "log", "nice": False} if wide else {"zero": True})
+    wide = taken and taken[-1] > 4 * taken[len(taken) // 2]
+    log = {"type": "log", "nice": False, "domain": [0.9 * taken[0], 1.1 * taken[-1]]} if wide else {"zero": True}
+    y = quantitative("ms", scale=log)
     tips = [
         tip("target", "Target"),
         tip("t", "Sent after, s", ",.2f"),
@@ -203,7 +204,7 @@ def _gpu_panel(findings: Findings, series: Series, key: str, title: str, palette
         for t, v in zip(line.t_s, line.value, strict=True)
     ]
     line_spec: Spec = {
-        "mark": {"type": "line", "strokeWidth": 1.75, "interpolate": "linear"},
+        "mark": {"type": "line", "strokeWidth": 1.4, "interpolate": "linear"},
         "encoding": {
             "x": quantitative("t", **_x(series)),
             "y": quantitative("v", scale={"zero": key != "sm_mhz"}),
