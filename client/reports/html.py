@@ -14,7 +14,7 @@ from client.reports.charts import Chart, charts
 from client.reports.charts.look import ON_PAGE, config
 from client.reports.format import estimate
 from client.reports.page import DRAW, bullets, data_block, figure, page, safe, spec_blocks, table
-from client.reports.tables import headers, level_rows, main_rows, unsupported
+from client.reports.tables import headers, kernel_lines, level_rows, main_rows, memory_rows, unsupported
 
 GOOD, BAD = ("faster", "better", "non-inferior"), ("slower", "worse")
 INTERVAL = re.compile(r"\[[^\]]*\]")
@@ -45,7 +45,7 @@ def render(findings: Findings, series: Series, gallery: Gallery, script: str) ->
             '<a class="skip" href="#main">Skip to the answer</a>',
             _header(findings, bool(drawn), bool(gallery.photos or gallery.note)),
             '<main id="main">',
-            _results(findings), _not_measured(findings), _trust(findings), _advice(findings), _levels(findings),
+            _results(findings), _not_measured(findings), _trust(findings), _advice(findings), _memory(findings), _levels(findings),
             _charts(drawn, panels), _gallery(gallery), _details(findings),
             "</main>", _footer(findings),
             data_block("chart-config", config(ON_PAGE)) if drawn else "",
@@ -79,7 +79,12 @@ def _header(findings: Findings, has_charts: bool, has_photos: bool) -> str:
         ("trust", "Can it be trusted?", bool(findings.gates)),
         ("advice", "Recommendation", bool(findings.comparisons)),
     ]
-    places += [("charts", "Charts", has_charts), ("pictures", "Pictures", has_photos), ("details", "Details", True)]
+    places += [
+        ("memory", "Memory", bool(memory_rows(findings))),
+        ("charts", "Charts", has_charts),
+        ("pictures", "Pictures", has_photos),
+        ("details", "Details", True),
+    ]
     links = "".join(f'<li><a href="#{where}">{text}</a></li>' for where, text, there in places if there)
     return f'<header>\n{chr(10).join(lines)}\n<nav aria-label="On this page"><ul>{links}</ul></nav>\n</header>'
 
@@ -103,8 +108,7 @@ def _results(findings: Findings) -> str:
         note += f" Decided by {safe(findings.primary)}, named before the run; the smallest effect worth having is {findings.min_effect:.0%}."
     if lacking := unsupported(findings):
         note += f" {safe(lacking)}."
-    mark = " (SIMULATED)" if findings.simulated else ""
-    return f'<section aria-label="Results{mark}">\n{found}\n<p class="note">{note}</p>\n</section>'
+    return f'<section id="results">\n{found}\n<p class="note">{note}</p>\n</section>'
 
 
 def _not_measured(findings: Findings) -> str:
@@ -119,9 +123,13 @@ def _trust(findings: Findings) -> str:
     items = []
     for gate in findings.gates:
         mark = "<strong>INVALID</strong>" if gate.severity is Severity.INVALID else "Note"
-        of = f" ({safe(', '.join(gate.metrics))})" if gate.metrics else ""
+        of = f" ({safe(_metrics(gate.metrics))})" if gate.metrics else ""
         items.append(f'<li>{mark}{of}: {safe(gate.fact)} <span class="i">Next: {safe(gate.next_step)}</span></li>')
     return f'<section id="trust">\n<h2>Can these numbers be trusted?</h2>\n<ul class="plain">{"".join(items)}</ul>\n</section>'
+
+
+def _metrics(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def _advice(findings: Findings) -> str:
@@ -132,11 +140,6 @@ def _advice(findings: Findings) -> str:
     for title, items in (("Because", told.reasons), ("What would change it", told.would_change)):
         if items:
             parts.append(f"<h3>{title}</h3>{bullets(items)}")
-    parts.extend(
-        f"<h3>Where the memory of {safe(pair.candidate)} went</h3>{bullets(pair.memory_story)}"
-        for pair in findings.comparisons
-        if pair.memory_story
-    )
     if findings.thresholds:
         parts.append(
             "<h3>Thresholds</h3>"
@@ -145,11 +148,24 @@ def _advice(findings: Findings) -> str:
     return f'<section id="advice">\n<h2>Recommendation</h2>\n{chr(10).join(parts)}\n</section>'
 
 
+def _memory(findings: Findings) -> str:
+    story = [sentence for pair in findings.comparisons for sentence in pair.memory_story]
+    story += [f"{target.name}: {note}" for target in findings.targets.values() for note in target.memory.notes]
+    rows, kernels = memory_rows(findings), kernel_lines(findings)
+    parts = [bullets(story)] if story else []
+    if kernels:
+        parts.append(f"<h3>How the weights are multiplied</h3>{bullets(kernels)}")
+    if rows:
+        parts_table = table(["", *findings.targets], rows, label="Parts of the memory")
+        parts.append(f"<details><summary>Every part, and where it was read</summary>{parts_table}</details>")
+    return f'<section id="memory">\n<h2>Where the memory went</h2>\n{chr(10).join(parts)}\n</section>' if parts else ""
+
+
 def _levels(findings: Findings) -> str:
     if not findings.levels:
         return ""
     head, rows = level_rows(findings)
-    found = table(head, rows, label="Load by load", numbers=range(1, len(head)))
+    found = table(head, rows, label="Load by load", numbers=range(2, len(head)))
     return f'<section id="levels">\n<h2>Load by load</h2>\n{found}\n</section>'
 
 

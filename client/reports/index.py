@@ -108,13 +108,13 @@ def trend(runs: Sequence[Run]) -> Chart | None:
         key="trend",
         title="Candidate against baseline, run by run",
         sentence=f"{len(points)} comparisons of valid runs, each with its interval; the newest is {points[-1]['text']}. Runs that differ in load or pictures stand side by side and do not compare.",
-        panels=lambda palette: (_panel(points, simulated, palette),),
+        panels=lambda palette: (_panel(points, "SIMULATED · " if simulated else "", palette),),
         head=("Run", "Metric", "Change"),
         rows=tuple((str(p["run"]), str(p["target"]), str(p["text"])) for p in points),
     )
 
 
-def _panel(points: list[dict[str, object]], simulated: bool, palette: Palette) -> Spec:
+def _panel(points: list[dict[str, object]], mark: str, palette: Palette) -> Spec:
     names = tuple(dict.fromkeys(str(point["target"]) for point in points))
     x: Spec = {
         "field": "run",
@@ -139,6 +139,4 @@ def _panel(points: list[dict[str, object]], simulated: bool, palette: Palette) -
             "encoding": {"x": x, "y": quantitative("value"), "color": colour, "shape": by_target(names, palette, "shape"), "tooltip": tips},
         },
     ]  # fmt: skip
-    return panel(
-        "Change, %", simulated, 220, layers, x={}, y={"title": None, "format": "+,.0f"}, data={"values": points}
-    )
+    return panel("Change, %", mark, 220, layers, x={}, y={"title": None, "format": "+,.0f"}, data={"values": points})

@@ -71,7 +71,7 @@ def _top(findings: Findings) -> str:
 
 
 def _table(findings: Findings) -> str:
-    head = headers(findings)
+    head = [safe(name) for name in headers(findings)]
     rows = [[cell.replace("|", "&#124;") for cell in row] for row in main_rows(findings)]
     title = "## Results (SIMULATED)" if findings.simulated else "## Results"
     table = tabulate(
@@ -88,6 +88,7 @@ def _levels(findings: Findings) -> str:
     if not findings.levels:
         return ""
     head, rows = level_rows(findings)
+    rows = [[row[0], safe(row[1]), *row[2:]] for row in rows]
     align = ["left", "left", "right", "right", "right", "left"]
     knees = "; ".join(
         f"{safe(name)}: "
@@ -135,7 +136,7 @@ def _memory(findings: Findings) -> str:
     kernels = [f"- {safe(line)}" for line in kernel_lines(findings)]
     parts = ["\n".join(story)] if story else []
     if rows:
-        parts.append(tabulate(rows, headers=["", *findings.targets], tablefmt="pipe", disable_numparse=True))
+        parts.append(tabulate(rows, headers=["", *map(safe, findings.targets)], tablefmt="pipe", disable_numparse=True))
     parts += ["\n".join(notes)] if notes else []
     parts += ["How the weights are multiplied:\n\n" + "\n".join(kernels)] if kernels else []
     return "## Where the memory went\n\n" + "\n\n".join(parts) if parts else ""
@@ -144,7 +145,7 @@ def _memory(findings: Findings) -> str:
 def _details(findings: Findings) -> str:
     names = sorted({metric for target in findings.targets.values() for metric in target.metrics})
     rows = [[name, *(estimate(target.metrics.get(name)) for target in findings.targets.values())] for name in names]
-    table = tabulate(rows, headers=["metric", *findings.targets], tablefmt="pipe", disable_numparse=True)
+    table = tabulate(rows, headers=["metric", *map(safe, findings.targets)], tablefmt="pipe", disable_numparse=True)
     facts = []
     for target in findings.targets.values():
         version = f", server {safe(target.server_version)}" if target.server_version else ""

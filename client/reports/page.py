@@ -46,7 +46,7 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 th,td{padding:.42rem .9rem .42rem 0;text-align:left;vertical-align:baseline;border-bottom:1px solid var(--rule)}
 th:last-child,td:last-child{padding-right:0}
 thead th,thead td{border-bottom:1.5px solid var(--ink)}
-thead th{font-weight:600;white-space:nowrap}
+thead th{font-weight:600;max-width:20rem;overflow-wrap:anywhere}
 tbody th{font-weight:400;min-width:7.5rem;max-width:18rem}
 td.k{white-space:nowrap}
 td.n,th.n{text-align:right;white-space:nowrap}
@@ -90,9 +90,14 @@ DRAW = """
     tooltip: {disableDefaultStyle: true, theme: 'custom'}, config: read('chart-config')};
   let failed = 0;
   for (const place of document.querySelectorAll('[data-spec]')) {
-    try { await vegaEmbed(place, read(place.dataset.spec), options); }
+    try {
+      await vegaEmbed(place, read(place.dataset.spec), options);
+      // The place itself is named; the parts of the drawing have no names that would help.
+      place.querySelectorAll('svg').forEach((drawing) => drawing.setAttribute('aria-hidden', 'true'));
+    }
     catch (error) { failed += 1; place.textContent = 'This chart could not be drawn; its numbers are in the table below.'; console.error(error); }
   }
+  performance.mark('charts drawn');
   root.dataset.charts = failed ? 'failed' : 'drawn';
 })();
 """.strip()

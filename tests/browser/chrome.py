@@ -139,9 +139,15 @@ class Chrome:
         )
         return [url for url in sent if not url.startswith(("file:", "data:", "blob:", "about:"))]
 
+    def refused(self) -> list[str]:
+        """Why the browser did not even begin a request: `csp` for each that the page's policy forbids."""
+        failed = (event["params"] for event in self._seen if event.get("method") == "Network.loadingFailed")
+        return [str(params["blockedReason"]) for params in failed if "blockedReason" in params]
+
     def press(self, key: str, code: int) -> None:
-        for kind in ("rawKeyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
     def picture(self, path: Path) -> None:
         """The whole page as PNG."""

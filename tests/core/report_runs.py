@@ -15,7 +15,9 @@ from client.core.table import RecordTable
 
 MS, S = 1_000_000, 1_000_000_000
 LOGS = Path(__file__).parent.parent / "golden" / "logs"
-HOSTILE = '<img src=x onerror="window.pwned=1"></script><script>window.pwned=1</script>|`[a](javascript:alert(1))\x1b[31m'
+HOSTILE = (
+    '<img src=x onerror="window.pwned=1"></script><script>window.pwned=1</script>|`[a](javascript:alert(1))\x1b[31m'
+)
 change = msgspec.structs.replace
 
 
@@ -36,13 +38,23 @@ def _whole(records: list[RequestRecord], seed: int = 5) -> list[RequestRecord]:
     for name, at in (("bf16", -9000.0), ("fp8", -7000.0)):
         found.append(made.record(name, 0, at, ttft_ms=1400, phase=Phase.COLD, image="synthetic-cold", block=None))
         found += [
-            made.record(name, k, at + 10_000 - 5000 + 250 * k, ttft_ms=130, phase=Phase.WARMUP, image=f"synthetic-w{k}", block=None)
+            made.record(
+                name,
+                k,
+                at + 10_000 - 5000 + 250 * k,
+                ttft_ms=130,
+                phase=Phase.WARMUP,
+                image=f"synthetic-w{k}",
+                block=None,
+            )
             for k in range(4)
         ]
     for r in records:
         number = int(r.image_id.rpartition("-")[2]) if r.image_id.rpartition("-")[2].isdecimal() else 0
         off = abs(float(rng.normal(0, 0.01 if r.target == "bf16" else 0.012)))
-        found.append(change(r, text=answer(number, round(off, 4)), finish_reason="stop") if r.outcome is Outcome.OK else r)
+        found.append(
+            change(r, text=answer(number, round(off, 4)), finish_reason="stop") if r.outcome is Outcome.OK else r
+        )
     shift = 10_000 * MS
     return [_later(r, shift) for r in found]
 
@@ -87,9 +99,13 @@ def server(name: str) -> ServerEvidence:
 
 
 def images(records: list[RequestRecord]) -> dict[str, ImageFact]:
-    numbers = {r.image_id: int(r.image_id.rpartition("-")[2]) for r in records if r.image_id.rpartition("-")[2].isdecimal()}
+    numbers = {
+        r.image_id: int(r.image_id.rpartition("-")[2]) for r in records if r.image_id.rpartition("-")[2].isdecimal()
+    }
     return {
-        name: ImageFact(image_id=name, width=1024, height=759, sent_bytes=200_000, sha256="0" * 64, boxes=(truth(number),))
+        name: ImageFact(
+            image_id=name, width=1024, height=759, sent_bytes=200_000, sha256="0" * 64, boxes=(truth(number),)
+        )
         for name, number in numbers.items()
     }
 
@@ -162,7 +178,9 @@ def sizes() -> Evidence:
     for k, r in enumerate(made.campaign(3, per_block=20)):
         tokens = 260 + 97 * (k % 17)
         late = int(0.05 * tokens * MS)
-        stamps = {name: getattr(r, name) + late for name in ("first_token_ns", "first_text_ns", "last_token_ns", "done_ns")}
+        stamps = {
+            name: getattr(r, name) + late for name in ("first_token_ns", "first_text_ns", "last_token_ns", "done_ns")
+        }
         if k % 41 == 7:
             records.append(made.failed(r.target, r.index, r.intended_ns / MS, Outcome.TIMEOUT_IDLE, block=r.block, image_id=r.image_id,
                                        done_ns=r.intended_ns + 2000 * MS))  # fmt: skip
@@ -184,7 +202,9 @@ def hostile() -> Evidence:
         ),
         workload=Workload(images=f"/photos/{HOSTILE}"),
     )
-    servers = {name: change(made.server(name, version=f"0.20.2 {HOSTILE}"), log_text=HOSTILE) for name in names.values()}
+    servers = {
+        name: change(made.server(name, version=f"0.20.2 {HOSTILE}"), log_text=HOSTILE) for name in names.values()
+    }
     return run(records, plan=plan, servers=servers, host={HOSTILE: HOSTILE})
 
 

@@ -6,7 +6,7 @@ from client.core.findings import Findings
 from client.core.overlaps import Overlaps
 from client.core.series import Series
 from client.reports.charts.chart import Chart
-from client.reports.charts.look import Palette, Spec, panel, quantitative, tip
+from client.reports.charts.look import Palette, Spec, marks, panel, quantitative, tip
 
 
 def box_charts(findings: Findings, series: Series) -> list[Chart]:
@@ -62,7 +62,7 @@ def _panel(findings: Findings, item: Overlaps, palette: Palette) -> Spec:
     }
     return panel(
         f"IoU of {item.candidate} with the truth",
-        findings.simulated,
+        marks(findings),
         320,
         [diagonal, points],
         x={"title": f"IoU of {item.baseline} with the truth", "grid": True},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from client.core.findings import Comparison, Effect, Findings, Word
 from client.reports.charts.chart import Chart
-from client.reports.charts.look import Palette, Spec, panel, quantitative, tip
+from client.reports.charts.look import Palette, Spec, marks, panel, quantitative, tip
 from client.reports.format import change
 from client.reports.tables import LATENCIES
 
@@ -57,11 +57,11 @@ def _value(label: str, effect: Effect) -> dict[str, object]:
         "label": label,
         "title": label + (" (decides)" if effect.primary else ""),
         "text": change(effect),
-        "value": (ratio.value - 1) * 100,
-        "low": (ratio.low - 1) * 100,
-        "high": (ratio.high - 1) * 100,
-        "noise": None if noise is None else noise * 100,
-        "minus": None if noise is None else -noise * 100,
+        "value": round((ratio.value - 1) * 100, 3),
+        "low": round((ratio.low - 1) * 100, 3),
+        "high": round((ratio.high - 1) * 100, 3),
+        "noise": None if noise is None else round(noise * 100, 3),
+        "minus": None if noise is None else round(-noise * 100, 3),
         "weight": 4 if effect.primary else 2.5,
     }
 
@@ -127,7 +127,7 @@ def _panel(findings: Findings, pair: Comparison, values: list[dict[str, object]]
     title = f"{pair.candidate} against {pair.baseline}, with {findings.confidence:.0%} intervals"
     return panel(
         title,
-        findings.simulated,
+        marks(findings),
         STEP * len(values),
         layers,
         x={"title": "change, %", "format": "+,.0f"},

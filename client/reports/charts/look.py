@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from client.core.findings import Findings
+
 Spec = dict[str, Any]
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 SHAPES = ("circle", "triangle-up", "square", "diamond", "cross")
@@ -58,7 +60,7 @@ def config(palette: Palette, background: str | None = None) -> Spec:
     axis = {
         "labelColor": palette.muted, "titleColor": palette.muted, "gridColor": palette.rule, "domainColor": palette.rule,
         "tickColor": palette.rule, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8,
-        "labelPadding": 6, "tickSize": 4, "labelFlush": True,
+        "labelPadding": 6, "tickSize": 4, "labelFlush": True, "titleLimit": 270,
     }  # fmt: skip
     return {
         "background": background,
@@ -66,14 +68,14 @@ def config(palette: Palette, background: str | None = None) -> Spec:
         "padding": 4 if background is None else 20,
         "view": {"stroke": None},
         "axis": axis,
-        "axisY": {"domain": False, "ticks": False, "tickCount": 5, "labelFlush": False, "minExtent": 38},
+        "axisY": {"domain": False, "ticks": False, "tickCount": 5, "labelFlush": False, "minExtent": 38, "labelLimit": 100},
         "axisX": {"grid": False, "tickCount": 6},
         "title": {
             "anchor": "start", "frame": "bounds", "color": palette.ink, "fontSize": 13, "fontWeight": 600, "offset": 10,
             "subtitleColor": palette.muted, "subtitleFontSize": 12,
         },
         "legend": {
-            "orient": "top", "direction": "horizontal", "title": None, "labelColor": palette.ink, "labelFontSize": 12, "labelLimit": 150,
+            "orient": "top", "direction": "horizontal", "title": None, "labelColor": palette.ink, "labelFontSize": 12, "labelLimit": 118, "columns": 2,
             "symbolSize": 80, "symbolStrokeWidth": 2, "offset": 8, "columnPadding": 16, "padding": 0, "symbolOpacity": 1,
         },
         "rule": {"color": palette.muted},
@@ -98,19 +100,20 @@ def by_target(names: tuple[str, ...], palette: Palette, what: str = "color", *, 
     return found if legend else {**found, "legend": None}
 
 
-def titled(text: str, simulated: bool) -> Spec:
-    return {"text": f"SIMULATED · {text}" if simulated else text}
+def marks(findings: Findings) -> str:
+    """What must stand over every chart, wherever it is copied to."""
+    return ("SIMULATED · " if findings.simulated else "") + ("" if findings.valid else "INVALID · ")
 
 
 def panel(
-    title: str, simulated: bool, height: int, layers: list[Spec], *, x: Spec, y: Spec | None = None, **other: Any
+    title: str, mark: str, height: int, layers: list[Spec], *, x: Spec, y: Spec | None = None, **other: Any
 ) -> Spec:
     """Layers on shared axes: `x` and `y` describe the axes once, so that no layer's idea of a title wins over another's."""
     for layer in layers:
         for channel, axis in (("x", x), ("y", {"title": None} if y is None else y)):
             if layer["encoding"].get(channel, {}).get("type") == "quantitative":
                 layer["encoding"][channel] = {**layer["encoding"][channel], "axis": axis}
-    whole = {"title": titled(title, simulated), "width": "container", "height": height, "layer": layers, **other}
+    whole = {"title": {"text": mark + title}, "width": "container", "height": height, "layer": layers, **other}
     return {**whole, "autosize": {"type": "fit-x", "contains": "padding"}}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from client.core.findings import Findings
 from client.core.series import Series
 from client.reports.charts.chart import Chart
-from client.reports.charts.look import Palette, Spec, panel, quantitative, tip
+from client.reports.charts.look import Palette, Spec, marks, panel, quantitative, tip
 
 PARTS = (
     "model weights", "KV cache", "activations at peak", "CUDA graphs", "rest of the budget", "beyond the budget",
@@ -74,7 +74,7 @@ def _panel(findings: Findings, series: Series, names: tuple[str, ...], present: 
             "x": x, "y": y, "order": order,
             "color": {
                 "field": "part", "type": "nominal", "title": None, "scale": {"domain": present, "range": colours},
-                "legend": {"columns": 2, "symbolType": "square", "symbolStrokeWidth": 0.5, "labelLimit": 130},
+                "legend": {"symbolType": "square", "symbolStrokeWidth": 0.5, "labelLimit": 124},
             },
             "tooltip": [tip("target", "Target"), tip("part", "Part"), tip("gib", "GiB", ".2f")],
         },
@@ -87,6 +87,4 @@ def _panel(findings: Findings, series: Series, names: tuple[str, ...], present: 
         },
     }  # fmt: skip
     title = f"{total:,.1f} GiB of one card, server by server"
-    return panel(
-        title, findings.simulated, 56 * len(names), [bars, labels], x={"title": "GiB"}, data={"values": values}
-    )
+    return panel(title, marks(findings), 56 * len(names), [bars, labels], x={"title": "GiB"}, data={"values": values})

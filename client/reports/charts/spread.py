@@ -5,7 +5,7 @@ from __future__ import annotations
 from client.core.findings import Findings
 from client.core.series import Series, Tail
 from client.reports.charts.chart import Chart
-from client.reports.charts.look import Palette, Spec, by_target, panel, quantitative, tip
+from client.reports.charts.look import Palette, Spec, by_target, marks, panel, quantitative, tip
 from client.reports.format import estimate, number
 
 METRICS = (("e2e", "End-to-end latency, ms"), ("ttft", "Time to first token, ms"))
@@ -55,7 +55,7 @@ def _tail_panel(findings: Findings, tails: list[Tail], title: str, palette: Pale
         for one_in, ms in zip(tail.one_in, tail.ms, strict=True)
     ]
     most = max(one_in for tail in tails for one_in in tail.one_in)
-    marks = [mark for mark in MARKS if mark <= most]
+    ticks = [mark for mark in MARKS if mark <= most]
     layer: Spec = {
         "mark": {"type": "line", "strokeWidth": 2.25, "interpolate": "step-after"},
         "encoding": {
@@ -65,8 +65,8 @@ def _tail_panel(findings: Findings, tails: list[Tail], title: str, palette: Pale
             "tooltip": [tip("target", "Target"), tip("share", "Faster requests, %", ".4~g"), tip("ms", "ms", ",.1f")],
         },
     }  # fmt: skip
-    x = {"title": "share of requests that are faster", "values": marks, "labelExpr": LABELS, "grid": True}
-    return panel(title, findings.simulated, 220, [layer], x=x, data={"values": values})
+    x = {"title": "share of requests that are faster", "values": ticks, "labelExpr": LABELS, "grid": True}
+    return panel(title, marks(findings), 220, [layer], x=x, data={"values": values})
 
 
 def token_chart(findings: Findings, series: Series) -> Chart | None:
@@ -112,7 +112,7 @@ def _token_panel(findings: Findings, series: Series, palette: Palette) -> Spec:
     }  # fmt: skip
     return panel(
         "Time to first token, ms",
-        findings.simulated,
+        marks(findings),
         240,
         [layer],
         x={"title": "prompt tokens, picture included"},

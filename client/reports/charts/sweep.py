@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from client.core.findings import Findings
 from client.reports.charts.chart import Chart
-from client.reports.charts.look import Palette, Spec, by_target, panel, quantitative, tip
+from client.reports.charts.look import Palette, Spec, by_target, marks, panel, quantitative, tip
 from client.reports.format import estimate
 
 METRICS = (
@@ -81,4 +81,4 @@ def _panel(findings: Findings, key: str, title: str, palette: Palette, last: boo
             0, {"data": {"values": knees}, "mark": {"type": "rule", "strokeDash": [3, 3]}, "encoding": shared}
         )
     axis = {"title": knob if last else None, "values": loads, "format": "~g"}
-    return panel(title, findings.simulated, 200, layers, x=axis, data={"values": _values(findings, key)})
+    return panel(title, marks(findings), 200, layers, x=axis, data={"values": _values(findings, key)})

@@ -6,7 +6,7 @@ from client.core.findings import Findings, TargetFindings
 from client.core.records import Phase
 from client.core.series import Dots, GpuLine, Series
 from client.reports.charts.chart import Chart, Row
-from client.reports.charts.look import Palette, Spec, by_target, panel, quantitative, tip
+from client.reports.charts.look import Palette, Spec, by_target, marks, panel, quantitative, tip
 from client.reports.format import estimate, number
 
 PHASES = {Phase.COLD: "first request (cold)", Phase.WARMUP: "warm-up", Phase.QUALITY: "accuracy pass (not timed)"}
@@ -138,11 +138,12 @@ def _latency_panel(findings: Findings, series: Series, palette: Palette) -> Spec
         "encoding": {"x": quantitative("t", **_x(series)), "y": y, "color": by_target(names, palette), "tooltip": tips},
     }  # fmt: skip
     shading = _shading(series, palette, True)
-    layers = ([shading] if shading else []) + [points] + ([crosses] if any(v["how"] == FAILED for v in values) else [])
+    layers = [shading] if shading else []
+    layers += [layer for layer, how in ((points, "ok"), (crosses, FAILED)) if any(v["how"] == how for v in values)]
     scale = " (logarithmic)" if wide else ""
     return panel(
         f"End-to-end latency of each request, ms{scale}",
-        findings.simulated,
+        marks(findings),
         280,
         layers,
         x=TIME,
@@ -215,5 +216,5 @@ def _gpu_panel(findings: Findings, series: Series, key: str, title: str, palette
     shading = _shading(series, palette, False)
     layers = [*([shading] if shading else []), line_spec]
     return panel(
-        title, findings.simulated, 130, layers, x=TIME if key == "sm_mhz" else {"title": None}, data={"values": values}
+        title, marks(findings), 130, layers, x=TIME if key == "sm_mhz" else {"title": None}, data={"values": values}
     )
