@@ -10,7 +10,7 @@ COMMANDS = {"bench", "report", "compare", "memory", "score", "make_images", "rea
 BORDER = {"config", "cli", "remote"}
 ROOMS = {
     "answerfile", "campaign", "clock", "connection", "containers", "endpoint", "exchange", "failures", "generator", "health", "host", "hostcheck",
-    "launch", "logfile", "preflight", "progress", "rundir", "session", "sockets", "telemetry", "transport", "workers", "workload",
+    "launch", "logfile", "preflight", "progress", "rundir", "session", "sockets", "summaries", "telemetry", "transport", "workers", "workload",
 }  # fmt: skip
 # A room receives its neighbours as arguments. The exceptions, each with its reason:
 SIDEWAYS = {
@@ -75,7 +75,7 @@ DOORS = {
     "uvicorn": {"server"},
     "prometheus_client": {"client.core.facts", "client.core.counters", "server"},
     "scipy": {"client.core"},
-    "altair": {"client.reports.charts"},
+    "vl_convert": {"client.reports.charts"},
 }
 
 

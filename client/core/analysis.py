@@ -24,6 +24,7 @@ from client.core.findings import (
 )
 from client.core.gates import LOOKS, Seen, fired
 from client.core.generator_gates import GENERATOR_LOOKS
+from client.core.gpu import by_target
 from client.core.levels import knee, levels, over_levels
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
@@ -95,6 +96,7 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         cost=cost(target.price_usd_per_hour, metrics["requests_per_s"], metrics.get("goodput_per_s")),
         distinct_images=len(np.unique(mine.image)),
         image_tokens=measured.image_tokens.get(name),
+        gpu_name=by_target(evidence.gpu, name).info.get("name"),
         notes=_notes(mine),
     )
 
