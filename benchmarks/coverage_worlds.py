@@ -15,8 +15,9 @@ import math
 import multiprocessing
 import time
 import zlib
+from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from client.core.verdict import judge, word_of
 
 EFFECTS = (0.0, 0.01, 0.03, 0.10, 0.30)
 MIN_EFFECT = 0.03
+BEGIN, END = "<!-- coverage -->", "<!-- /coverage -->"
 RIGHT_AT_ZERO = (Word.EQUIVALENT, Word.NO_DIFFERENCE)
 
 
@@ -55,11 +57,12 @@ def questions(campaigns: int, seed: int, quick: bool) -> list[Question]:
             found += [
                 Question(world, "interleaved", metric, 120, 0.0, campaigns, seed)
                 for metric in ("e2e_mean", "e2e_p95", "requests_per_s")
+                if metric == "e2e_p95" or world.tail is None
             ]
     return found
 
 
-def answer(question: Question) -> dict[str, object]:
+def answer(question: Question) -> dict[str, Any]:
     world, design, metric, n, effect, campaigns, seed = question
     stream = zlib.crc32(f"{world.name}|{design}|{metric}|{n}|{effect}".encode())
     truth = math.log1p(effect) * (-1 if metric == "requests_per_s" else 1)
@@ -108,7 +111,7 @@ def _is_wrong(word: Word, effect: float) -> bool:
     return word in (Word.FASTER, Word.HIGHER) or (word is Word.EQUIVALENT and effect > MIN_EFFECT)
 
 
-def table(rows: list[dict[str, object]]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     head = "| world | design | metric | n | true effect | coverage | wrong word | power | ± half width |\n|---|---|---|---|---|---|---|---|---|"
     lines = [
         f"| {r['world']} | {r['design']} | {r['metric']} | {r['n']} | {r['true_effect']:.0%} | {r['coverage']:.1%} | {r['wrong_word_rate']:.1%} | {r['power']:.1%} | {r['half_width']:.1%} |"
@@ -117,22 +120,62 @@ def table(rows: list[dict[str, object]]) -> str:
     return "\n".join([head, *lines])
 
 
+def compact(rows: list[dict[str, Any]]) -> str:
+    """One line for each world, design, metric and n: what docs/statistics.md shows."""
+    head = "| world | design | metric | n | coverage, mean (least) | wrong word at 0 % | power at 3 / 10 / 30 % | ± half width |\n|---|---|---|---|---|---|---|---|"
+    lines = []
+    for key, group in groupby(sorted(rows, key=_place), key=_place):
+        found = {row["true_effect"]: row for row in group}
+        covered = [row["coverage"] for row in found.values()]
+        power = " / ".join(f"{found[effect]['power']:.0%}" for effect in (0.03, 0.10, 0.30) if effect in found) or "–"
+        zero = found[0.0]
+        lines.append(
+            f"| {' | '.join(map(str, key[1:]))} | {sum(covered) / len(covered):.1%} ({min(covered):.1%}) | {zero['wrong_word_rate']:.1%} | {power} | {zero['half_width']:.1%} |"
+        )
+    return "\n".join([head, *lines])
+
+
+def _place(row: dict[str, Any]) -> tuple[int, str, str, str, int]:
+    order = [world.name for world in WORLDS]
+    return order.index(row["world"]), row["world"], row["design"], row["metric"], row["n"]
+
+
+def into_docs(path: Path, text: str) -> None:
+    """Puts the table between the two marks in a Markdown file."""
+    before, rest = path.read_text().split(BEGIN)
+    path.write_text(before + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="benchmarks/coverage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
     parser.add_argument("--campaigns", type=int, default=400, metavar="N", help="campaigns for each row (default 400)")
+    parser.add_argument(
+        "--docs", type=Path, metavar="FILE", help="put the compact table between its marks in this Markdown file"
+    )
+    parser.add_argument(
+        "--rows", type=Path, metavar="FILE", help="take the rows of an earlier --json instead of running"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="two effects and the median only")
     asked = parser.parse_args()
+    if asked.rows:
+        saved = json.loads(asked.rows.read_text())
+        print(table(saved["rows"]))
+        if asked.docs:
+            into_docs(asked.docs, compact(saved["rows"]))
+        return
     begin = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(asked.processes) as pool:
         rows = pool.map(answer, questions(asked.campaigns, asked.seed, asked.quick), chunksize=1)
     print(table(rows))
     seconds = time.perf_counter() - begin
     print(f"\n{asked.campaigns} campaigns a row, seed {asked.seed}, {seconds:.0f} s with {asked.processes} processes.")
+    if asked.docs:
+        into_docs(asked.docs, compact(rows))
     if asked.json:
         asked.json.write_text(
             json.dumps(

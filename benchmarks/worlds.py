@@ -78,13 +78,17 @@ def slots(design: Design, n: int) -> list[tuple[int, npt.NDArray[np.int64], int]
 
 
 def made_arm(
-    name: str, log_ms: Floats, image: npt.NDArray[np.int64], block: npt.NDArray[np.int64], place: npt.NDArray[np.int64]
+    name: str,
+    log_ms: Floats,
+    image: npt.NDArray[np.int64],
+    block: npt.NDArray[np.int64],
+    place: npt.NDArray[np.int64],
+    start: npt.NDArray[np.int64],
 ) -> Arm:
     n = len(log_ms)
     e2e = np.exp(log_ms)
     yes = np.ones(n, np.bool_)
     none = np.full(n, NEVER, np.int64)
-    start = place * 1_000_000_000
     return Arm(
         target=name, rows=place, image=image.astype(np.int32), block=block, index=np.arange(n), start_ns=start,
         end_ns=start + (e2e * 1e6).astype(np.int64), ok=yes, counted=yes, censored=~yes, tokens=none, prompt_tokens=none, cached_tokens=none,
@@ -98,16 +102,31 @@ def campaign(world: World, design: Design, n: int, effect: float, rng: np.random
     image_log = rng.normal(size=n) * IMAGE_SPREAD
     noise = timeline(world, sum(len(images) for _, images, _ in stretches), rng)
     rows: tuple[list[Floats], list[Floats]] = ([], [])
-    begin = 0
+    begin, now = 0, 0.0
     for arm, images, block in stretches:
         end = begin + len(images)
         logs = np.log(200.0) + image_log[images] + noise[begin:end] + (np.log1p(effect) if arm else 0.0)
-        rows[arm].append(np.stack([logs, images, np.full(len(images), block), np.arange(begin, end)]))
+        starts = now + np.concatenate(
+            [np.zeros(1), np.cumsum(np.exp(logs))]
+        )  # one request at a time: the next starts as this one ends
+        rows[arm].append(
+            np.stack([logs, images, np.full(len(images), block), np.arange(begin, end), starts[:-1] * 1e6])
+        )
+        now = float(starts[-1])
         begin = end
     arms = []
     for name, parts in zip(("bf16", "fp8"), rows, strict=True):
-        log_ms, image, of_block, place = np.concatenate(parts, axis=1)
-        arms.append(made_arm(name, log_ms, image.astype(np.int64), of_block.astype(np.int64), place.astype(np.int64)))
+        log_ms, image, of_block, place, start = np.concatenate(parts, axis=1)
+        arms.append(
+            made_arm(
+                name,
+                log_ms,
+                image.astype(np.int64),
+                of_block.astype(np.int64),
+                place.astype(np.int64),
+                start.astype(np.int64),
+            )
+        )
     return sides(arms[0], arms[1], design)
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -33,6 +34,9 @@ from client.rundir import Manifest, RunDir, read_run
 from client.session import Asked, introduce, measure
 from client.workload import Pictures, open_pictures
 
+if TYPE_CHECKING:
+    from client.containers import ServerContainers
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
@@ -42,7 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = build_plan(arguments, os.environ)
         keys = read_keys(plan.targets, os.environ)
         mask = Mask(keys.values())
-        asked = Asked(keys, arguments.ca_file, arguments.wait, arguments.model_config, arguments.allow_outside)
+        asked = Asked(
+            keys,
+            arguments.ca_file,
+            arguments.wait,
+            arguments.model_config,
+            arguments.allow_outside,
+            docker=arguments.docker == "auto" and plan.simulate is None,
+            isolate=arguments.isolate,
+            project=os.environ.get("COMPOSE_PROJECT_NAME"),
+        )
         if arguments.preflight_only:
             return preflight_only(plan, asked, progress)
         return run(plan, asked, Path(arguments.out), progress)
@@ -78,8 +91,8 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
     )
     run_dir.write_manifest(manifest)
     try:
-        with _servers(plan, run_dir, progress) as placed:
-            met = asyncio.run(introduce(placed, asked, progress))
+        with _servers(plan, run_dir, progress) as placed, _containers(plan, asked, run_dir, progress) as containers:
+            met = asyncio.run(introduce(placed, asked, progress, containers))
             placed = msgspec.structs.replace(placed, targets=tuple(one.target for one in met))
             for line in at_once(placed, met, pictures):
                 progress.note(line)
@@ -88,7 +101,7 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
             for one in met:
                 run_dir.write_server(with_files(one.server, one.target, asked.model_config))
             progress.note(f"Pictures: {pictures.note}.")
-            interrupted = asyncio.run(measure(placed, asked, met, pictures, run_dir, progress, replay))
+            interrupted = asyncio.run(measure(placed, asked, met, pictures, run_dir, progress, replay, containers))
     except HalfweightError:
         run_dir.discard_if_empty()
         raise
@@ -144,6 +157,32 @@ def _servers(plan: RunPlan, run_dir: RunDir, progress: Progress):  # type: ignor
         )
 
 
+@contextlib.contextmanager
+def _containers(plan: RunPlan, asked: Asked, run_dir: RunDir, progress: Progress) -> Iterator[ServerContainers | None]:
+    """What the container engine knows of the servers, written down in the end whatever happens. None without an engine."""
+    if not asked.docker:
+        yield None
+        return
+    from client.containers import attach  # only here: the docker package takes a quarter of a second to load
+
+    containers = attach(
+        plan.targets, run_dir.server_dir, isolate=asked.isolate, project=asked.project, wait_s=asked.wait_s
+    )
+    if containers is None:
+        yield None
+        return
+    try:
+        yield containers
+    finally:
+        containers.close()
+        for facts in containers.facts():
+            run_dir.write_container(facts)
+            if facts.starts and (told := facts.starts[-1].seconds()):
+                progress.note(
+                    f"{facts.name}: " + ", ".join(f"{what} after {value:.1f} s" for what, value in told.items()) + "."
+                )
+
+
 def with_files(server: ServerEvidence, target: Target, model_config: str | None) -> ServerEvidence:
     """With the start-up log and the config.json that the user named. Raises UsageError when one cannot be read."""
     log, config = target.server_log, model_config
@@ -173,7 +212,7 @@ def arrivals_of(path: Path) -> Offsets:
 def preflight_only(plan: RunPlan, asked: Asked, progress: Progress) -> int:
     if plan.simulate is not None:
         raise UsageError("--preflight-only has nothing to ask with --simulate.", "Leave one of them out.")
-    met = asyncio.run(introduce(plan, asked, progress, probe=True))
+    met = asyncio.run(introduce(plan, asked, progress, probing=True))
     progress.close()
     mask = Mask(asked.keys.values())
     for one in met:

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from client.core.arrivals import Offsets
-from client.core.blocks import Block, arm_plan, block_plan
+from client.core.blocks import ArmPlan, Block, arm_plan, block_plan
 from client.core.evidence import ServerEvidence
 from client.core.plan import RunPlan
 from client.core.records import ImageFact, Outcome, Phase, PhaseWindow, RequestRecord, ServerSnapshot, WorkerHealth
@@ -62,7 +62,17 @@ class Energy(Protocol):
     async def __call__(self, target: str) -> int | None: ...
 
 
+class Keeper(Protocol):
+    """Keeps one server alive at a time (`client.containers.ServerContainers`)."""
+
+    async def up(self, target: str) -> bool:
+        """Makes this target the one that serves. True when it was started for that. Raises TargetError."""
+        ...
+
+
 class Campaign:
+    """`keeper` None: every target serves all the time. Otherwise each is started before its turn, and cold again then."""
+
     def __init__(
         self,
         plan: RunPlan,
@@ -74,9 +84,13 @@ class Campaign:
         energy: Energy,
         progress: Progress,
         replay: Offsets | None = None,
+        keeper: Keeper | None = None,
         poll: Poll = _no_workers,
     ) -> None:
         self._plan = plan
+        self._keeper = keeper
+        self._starts: dict[str, int] = {}
+        self._alive: str | None = None
         self._run_dir = run_dir
         self._met = met
         self._fleet = fleet
@@ -114,24 +128,40 @@ class Campaign:
         blocks = block_plan(plan.targets, plan.design, plan.load, plan.seed, replay=self._replay)
         await self._fleet.start()
         try:
-            for name in names:
-                await self._cold(name, stages.cold[0])
-            for name in names:
-                await self._stage(f"warming up {name}", name, stages.warmup[0], Phase.WARMUP)
+            if self._keeper is None:
+                for name in names:
+                    await self._cold(name, stages.cold[0])
+                for name in names:
+                    await self._stage(f"warming up {name}", name, stages.warmup[0], Phase.WARMUP)
             for number, block in enumerate(blocks):
+                await self._turn_to(block.target, stages)
                 await self._measure(block, number, len(blocks))
                 if self._ends_arm(number, blocks):
                     await self._after(block.target)
             for name in names:
                 if self.interrupted and name in self._before:
                     await self._after(name)
-            for name in names:
+            for name in names if plan.quality else ():
+                await self._turn_to(name, None)
                 for number, slots in enumerate(quality_passes(plan, stages.images)):
                     await self._stage(
                         f"asking {name} for accuracy (pass {number + 1})", name, slots, Phase.QUALITY, number
                     )
         finally:
             await self._fleet.stop()
+
+    async def _turn_to(self, name: str, stages: ArmPlan | None) -> None:
+        """With a keeper: brings the target up, and takes it through its first requests when it comes up anew (`stages` None: not)."""
+        if self._keeper is None or self.interrupted or name == self._alive:
+            return
+        self._progress.stage(f"making {name} the one server alive")
+        fresh = await self._keeper.up(name) or name not in self._starts
+        self._alive = name
+        if not fresh or stages is None:
+            return
+        start = self._starts[name] = self._starts.get(name, -1) + 1
+        await self._cold(name, stages.cold[start])
+        await self._stage(f"warming up {name}", name, stages.warmup[start], Phase.WARMUP)
 
     async def _cold(self, name: str, slots: Schedule) -> None:
         await self._stage(f"first request to {name} (cold)", name, slots, Phase.COLD)

@@ -90,6 +90,17 @@ def _target_flags(group: argparse._ArgumentGroup) -> None:
         "--ca-file", metavar="FILE", help="certificate authority for https:// targets with a private certificate"
     )
     group.add_argument(
+        "--docker",
+        choices=["auto", "off"],
+        default="auto",
+        help="auto: where a target is a container of this host, keep its log, time its start, and notice its end (default: auto)",
+    )
+    group.add_argument(
+        "--isolate",
+        action="store_true",
+        help="start, measure and stop the servers' containers one at a time, in the order A, B, A; needs the Docker socket",
+    )
+    group.add_argument(
         "--wait",
         type=float,
         default=0.0,

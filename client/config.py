@@ -24,11 +24,10 @@ from client.core.plan import (
     Workload,
 )
 from client.core.runpod import kind_of, openai_base
-from client.core.sidecar import host_of
 from client.core.thresholds import parse as parse_condition
 from client.core.thresholds import parse_slo
 from client.errors import UsageError
-from client.remote import base_url, parse_timeouts, read_keys
+from client.remote import base_url, elsewhere, parse_timeouts, read_keys, refuse_same_address
 
 TARGETS_FILE = Path(__file__).parent.parent / "server" / "targets.toml"
 PROFILES = ("rtx-6000-ada", "h100")
@@ -84,9 +83,27 @@ def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) ->
 
 
 def _design(arguments: argparse.Namespace, targets: tuple[Target, ...]) -> Design:
+    if arguments.isolate:
+        _refuse_impossible_isolation(arguments)
+        return Design.SERIAL if len(targets) > 1 else Design.SINGLE
     if len(targets) == 1:
         return Design.SINGLE
     return Design(arguments.design) if arguments.design else Design.INTERLEAVED
+
+
+def _refuse_impossible_isolation(arguments: argparse.Namespace) -> None:
+    if arguments.simulate is not None:
+        raise UsageError(
+            "--isolate and --simulate together: simulated servers of this process need no isolation.",
+            "Leave one of them out; docker-compose.sim.yml holds simulated servers in containers.",
+        )
+    if arguments.docker == "off":
+        raise UsageError("--isolate starts containers, and --docker off forbids it.", "Leave one of them out.")
+    if arguments.design == "interleaved":
+        raise UsageError(
+            "--isolate and --design interleaved together: turns on a live pair need both servers alive.",
+            "Leave one of them out.",
+        )
 
 
 def _primary(name: str) -> str:
@@ -133,7 +150,7 @@ def _targets(arguments: argparse.Namespace, environment: Mapping[str, str]) -> t
             "Say which target it is (--url fp8=http://…), or measure one target (--target fp8).",
         )
     targets = tuple(_target(name, tables.get(name, {}), flags, arguments, environment) for name in names)
-    _refuse_same_address(targets)
+    refuse_same_address(targets)
     read_keys(targets, environment)  # a missing key costs nothing now
     return targets
 
@@ -207,31 +224,9 @@ def _target(
         api_key_env=None if entry.api_key_file else entry.api_key_env,
         api_key_file=entry.api_key_file,
         server_log=entry.server_log,
-        sidecar_url=None if by_file and _elsewhere(table, entry.url) else entry.sidecar,
+        sidecar_url=None if by_file and elsewhere(table, entry.url) else entry.sidecar,
         simulated=arguments.simulate is not None,
     )
-
-
-def _elsewhere(table: dict[str, Any], url: str) -> bool:
-    """Whether the file's sidecar would watch another machine's GPU: the server was named on another host than in the file."""
-    try:
-        return host_of(str(table.get("url"))) != host_of(url)
-    except ValueError:
-        return True
-
-
-def _refuse_same_address(targets: tuple[Target, ...]) -> None:
-    seen: dict[str, str] = {}
-    for target in targets:
-        if target.simulated:
-            continue
-        address = target.base_url.replace("//localhost", "//127.0.0.1")
-        if address in seen:
-            raise UsageError(
-                f"targets {seen[address]} and {target.name} are one and the same server: {target.base_url}.",
-                f"Give another address with --url {target.name}=http://HOST:PORT.",
-            )
-        seen[address] = target.name
 
 
 # ---------------------------------------------------------------- workload and load

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from client.core.plan import Target, Timeouts
+from client.core.sidecar import host_of
 from client.errors import UsageError
 
 MAX_KEY_BYTES = 16_384
@@ -116,3 +118,25 @@ def parse_timeouts(texts: list[str]) -> Timeouts:
             raise UsageError(f"--timeout {text}: not a number of seconds.", f"For example {name}=30.")
         found[STAGES[name]] = seconds
     return msgspec.structs.replace(Timeouts(), **found)
+
+
+def elsewhere(table: dict[str, Any], url: str) -> bool:
+    """Whether the file's sidecar would watch another machine's GPU: the server was named on another host than in the file."""
+    try:
+        return host_of(str(table.get("url"))) != host_of(url)
+    except ValueError:
+        return True
+
+
+def refuse_same_address(targets: tuple[Target, ...]) -> None:
+    seen: dict[str, str] = {}
+    for target in targets:
+        if target.simulated:
+            continue
+        address = target.base_url.replace("//localhost", "//127.0.0.1")
+        if address in seen:
+            raise UsageError(
+                f"targets {seen[address]} and {target.name} are one and the same server: {target.base_url}.",
+                f"Give another address with --url {target.name}=http://HOST:PORT.",
+            )
+        seen[address] = target.name

@@ -8,27 +8,69 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from client.core.analysis import analyse
+from client.core.evidence import Evidence
 from client.core.findings import Findings, to_json
 from client.core.measured import measured_in
+from client.core.series import Series, series_of
 from client.errors import HalfweightError
-from client.reports import markdown, terminal
+from client.reports import charts, export, gallery, html, index, markdown, terminal
 from client.rundir import RunDir, read_run
+from client.summaries import read_summaries
 
 HELP = """\
 examples:
   python -m client.report results/20261125T020230Z-a1b2c3
   python -m client.report results/20261125T020230Z-a1b2c3 --json
+  python -m client.report results/20261125T020230Z-a1b2c3 --export csv
+  python -m client.report --index results/
 """
 
 
 def write_reports(path: Path) -> Findings:
-    """Analyses the run directory and writes `findings.json` and `report.md` into it. Raises RunDirError."""
+    """Analyses the run directory and writes its reports into it: findings.json, report.md, report.html, pictures. Raises RunDirError."""
     evidence = read_run(path)
-    findings = analyse(evidence, measured_in(evidence))
+    measured = measured_in(evidence)
+    findings = analyse(evidence, measured)
+    series = series_of(evidence, measured.memory)
     run_dir = RunDir(path)
     run_dir.write_file("findings.json", to_json(findings))
-    run_dir.write_file("report.md", markdown.render(findings))
+    images = write_charts(run_dir, findings, series)
+    run_dir.write_file("report.md", markdown.render(findings, images))
+    run_dir.write_file(
+        "report.html", html.render(findings, series, write_gallery(run_dir, evidence, series), charts.script())
+    )
     return findings
+
+
+def write_charts(run_dir: RunDir, findings: Findings, series: Series) -> tuple[markdown.Image, ...]:
+    """The few charts that report.md shows, as PNG beside it."""
+    shown = [chart for chart in charts.charts(findings, series) if chart.key.startswith(charts.IN_MARKDOWN)]
+    images = []
+    for chart in shown:
+        name = f"charts/{gallery.safe_name(chart.key)}.png"
+        run_dir.write_file(name, charts.png(chart))
+        images.append(markdown.Image(file=name, title=chart.title, sentence=chart.sentence))
+    return tuple(images)
+
+
+def write_gallery(run_dir: RunDir, evidence: Evidence, series: Series) -> html.Gallery:
+    """Pictures on which two targets differ most, as far as the photos that were sent can be had again."""
+    photos: list[html.Photo] = []
+    notes: list[str] = []
+    for item in series.overlaps:
+        if not item.worst:
+            continue
+        from client.workload import jpegs_again
+
+        names = {"baseline": item.baseline, "candidate": item.candidate}
+        jpegs, note = jpegs_again(evidence.plan, evidence.images, [worst.image_id for worst in item.worst])
+        notes += [note] if note else []
+        shown = [worst for worst in item.worst if worst.image_id in jpegs]
+        for worst, (name, png) in zip(shown, gallery.gallery(shown, jpegs.get, **names), strict=True):
+            file = f"pictures/{gallery.safe_name(item.candidate)}/{name}"
+            run_dir.write_file(file, png)
+            photos.append(html.Photo(image=gallery.small(png), told=gallery.told(worst, **names), file=file))
+    return html.Gallery(photos=tuple(photos), note=" ".join(dict.fromkeys(notes)))
 
 
 def exit_code(findings: Findings) -> int:
@@ -44,21 +86,35 @@ def exit_code(findings: Findings) -> int:
 
 def show(findings: Findings, path: Path) -> None:
     print(terminal.render(findings))
-    print(f"\nEverything is in {path}/ (report.md, findings.json, requests.jsonl)")
+    print(f"\nEverything is in {path}/ (report.html, report.md, findings.json, requests.jsonl)")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
         prog="python -m client.report",
         description=__doc__,
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder that client.bench wrote")
-    parser.add_argument("--json", action="store_true", help="print findings.json instead of the table")
-    arguments = parser.parse_args(argv)
+    what = made.add_mutually_exclusive_group(required=True)
+    what.add_argument("run_dir", type=Path, nargs="?", metavar="RUN_DIR", help="a folder that client.bench wrote")
+    what.add_argument(
+        "--index", type=Path, metavar="FOLDER", help="write FOLDER/index.html: one page over all runs in it"
+    )
+    made.add_argument("--json", action="store_true", help="print findings.json instead of the table")
+    made.add_argument("--export", choices=["csv"], help="also write requests.csv: every request, one a line")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
     try:
+        if arguments.index is not None:
+            return write_index(arguments.index)
         findings = write_reports(arguments.run_dir)
+        if arguments.export is not None:
+            with (arguments.run_dir / "requests.csv").open("w", newline="") as file:
+                file.writelines(export.csv_lines(read_run(arguments.run_dir).records))
     except HalfweightError as error:
         print(f"halfweight: {error}", file=sys.stderr)
         return error.exit_code
@@ -66,6 +122,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.buffer.write(to_json(findings))
     else:
         show(findings, arguments.run_dir)
+    return 0
+
+
+def write_index(folder: Path) -> int:
+    """Writes the page over all runs of a folder; returns the exit code. Raises RunDirError."""
+    runs, passed_over = read_summaries(folder)
+    drawn = index.trend(runs)
+    page = index.render(runs, passed_over, drawn, charts.script() if drawn is not None else "")
+    path = RunDir(folder).write_file("index.html", page)
+    print(f"{path}: {len(runs)} run{'s' if len(runs) != 1 else ''}")
     return 0
 
 

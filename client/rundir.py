@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from client.core.container import ContainerFacts
 from client.core.evidence import Evidence, GpuEvidence, ServerEvidence
 from client.core.plan import RunPlan
 from client.core.records import ClockAnchor, GpuSample, ImageFact, PhaseWindow, ServerSnapshot, WorkerHealth
@@ -160,6 +161,10 @@ class RunDir:
             evidence, log_text=None, before=_without_text(evidence.before), after=_without_text(evidence.after)
         )
         self.write_file(f"{folder}/server.json", msgspec.json.format(msgspec.json.encode(slim), indent=1))
+
+    def write_container(self, facts: ContainerFacts) -> None:
+        folder = self.server_dir(facts.target).relative_to(self.path)
+        self.write_file(f"{folder}/container.json", msgspec.json.format(msgspec.json.encode(facts), indent=1))
 
     def discard_if_empty(self) -> None:
         """Takes the folder away again when not one request was recorded: a run that never began leaves nothing to explain."""

@@ -9,23 +9,19 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from time import monotonic_ns
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from client.campaign import Campaign
 from client.core.arrivals import Offsets
 from client.core.blocks import workers_needed
-from client.core.body import chat_body, text_body
-from client.core.cases import PreparedRequest
-from client.core.pictures import synthetic
 from client.core.plan import RunPlan, Target, TargetKind
 from client.core.records import Phase, RequestRecord, ServerSnapshot
-from client.core.schedule import Slot
 from client.core.sidecar import sidecar_applies
-from client.endpoint import Endpoint
 from client.generator import LocalFleet
 from client.preflight import Introduction, Preflight
+from client.probe import probe
 from client.progress import Progress
 from client.rundir import RunDir
 from client.serverless import WorkersPoll
@@ -34,9 +30,10 @@ from client.transport import LoadClient, new_client
 from client.workers import ClientKit, Fleet
 from client.workload import Bodies, Pictures
 
-PROBE_SIZE = (224, 168)
-PROBE_TOKENS = 8
 NO_METRICS = "RunPod serverless passes no /metrics on"
+
+if TYPE_CHECKING:
+    from client.containers import ServerContainers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +45,22 @@ class Asked:
     wait_s: float = 0.0
     model_config: str | None = None
     allow_outside: bool = False
+    docker: bool = False
+    """Whether the container engine of this host is asked for the servers' containers."""
+    isolate: bool = False
+    project: str | None = None
+    """The Compose project that is meant, where several have such servers."""
 
 
 async def introduce(
-    plan: RunPlan, asked: Asked, progress: Progress, *, probe: bool = False
+    plan: RunPlan,
+    asked: Asked,
+    progress: Progress,
+    containers: ServerContainers | None = None,
+    *,
+    probing: bool = False,
 ) -> tuple[Introduction, ...]:
-    """Every target, met. Raises TargetError for the first that cannot be used. `probe` sends each a text and an image request too."""
+    """Every target, met. Raises TargetError for the first that cannot be used. `probing` sends each a text and an image request too."""
     progress.stage("meeting the targets")
     client = new_client(ca_file=asked.ca_file)
     try:
@@ -64,35 +71,27 @@ async def introduce(
                 lambda name: _page(scrapers[name]),
                 WorkersPoll(client, plan.targets, asked.keys),
                 asked.wait_s,
-                partial(_probe, client, plan, asked) if probe else None,
+                partial(probe, client, plan, asked.keys) if probing else None,
             )
-            return await preflight.meet_all(plan.targets)
+            if containers is None:
+                return await preflight.meet_all(plan.targets)
+            if not containers.isolate:
+                return await containers.guard(preflight.meet_all(plan.targets))
+            return await containers.guard(_meet_in_turn(preflight, plan.targets, containers, progress))
     finally:
         await client.aclose()
 
 
-async def _probe(client: LoadClient, plan: RunPlan, asked: Asked, target: Target) -> tuple[RequestRecord, ...]:
-    """A text and a small picture, each asked once. The answers are for the eye; nothing of them enters a run."""
-    model = target.model or ""
-    picture = synthetic(plan.seed, 0, *PROBE_SIZE)
-    short = msgspec.structs.replace(plan.workload, max_tokens=PROBE_TOKENS)
-    bodies = (text_body(model, "Say yes.", PROBE_TOKENS), chat_body(short, model, picture.jpeg))
-    endpoint = Endpoint(client, target, plan.timeouts, asked.keys.get(target.name))
-    return tuple(
-        [
-            await endpoint.send(
-                PreparedRequest(image_id=name, image=number, body=body),
-                Slot(index=number, image=number, phase=Phase.COLD),
-                phase=Phase.COLD,
-                block=None,
-                level=0,
-                worker=0,
-                intended_ns=monotonic_ns(),
-                sink=lambda record: None,
-            )
-            for number, (name, body) in enumerate(zip(("text", "image"), bodies, strict=True))
-        ]
-    )
+async def _meet_in_turn(
+    preflight: Preflight, targets: tuple[Target, ...], containers: ServerContainers, progress: Progress
+) -> tuple[Introduction, ...]:
+    """Each is started once before anything is measured: one that cannot start costs no measurement. The baseline comes last and stays up."""
+    met: list[Introduction] = []
+    for target in reversed(targets):
+        progress.stage(f"starting {target.name} to meet it")
+        await containers.up(target.name)
+        met.insert(0, await preflight.meet(target))
+    return tuple(met)
 
 
 async def measure(
@@ -103,9 +102,13 @@ async def measure(
     run_dir: RunDir,
     progress: Progress,
     replay: Offsets | None = None,
+    containers: ServerContainers | None = None,
 ) -> bool:
-    """The whole campaign. Returns whether a person or a signal ended it early. `plan.targets` are the targets as introduced."""
-    seen: list[Callable[[RequestRecord], None]] = []
+    """The whole campaign. Returns whether a person or a signal ended it early. `plan.targets` are the targets as introduced.
+
+    Raises TargetError when a server's container ended under it.
+    """
+    seen: list[Callable[[RequestRecord], None]] = [] if containers is None else [containers.see]
 
     def see(record: RequestRecord) -> None:
         if record.phase is Phase.QUALITY:
@@ -128,11 +131,17 @@ async def measure(
                 gpus.energy,
                 progress,
                 replay,
+                containers if containers is not None and containers.isolate else None,
                 WorkersPoll(asking, plan.targets, asked.keys),
             )
             seen.append(campaign.see)
+            if containers is not None:
+                loop = asyncio.get_running_loop()
+                containers.on_failure(lambda: loop.call_soon_threadsafe(campaign.interrupt))
             with _signals(campaign):
                 await campaign.run()
+            if containers is not None:
+                containers.raise_failure()
             return campaign.interrupted
 
 

@@ -50,3 +50,17 @@ ensure_env() {
     # The test environment holds everything that the run environment does, at the same versions.
     [ "$1" != requirements-dev.lock ] || cp "$root/requirements.lock" "$venv/.lock-requirements.lock"
 }
+
+# load_dotenv: the variables of .env that are not set already, as Compose reads them (NAME=VALUE, no expansion).
+load_dotenv() {
+    local line name value
+    [ -f "$root/.env" ] || return 0
+    while IFS= read -r line || [ -n "$line" ]; do
+        [[ $line =~ ^[[:space:]]*([A-Za-z_][A-Za-z0-9_]*)=(.*)$ ]] || continue
+        name=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]%$'\r'}
+        value=${value%%[[:space:]]#*}
+        value=${value%"${value##*[![:space:]]}"}
+        [[ $value =~ ^\"(.*)\"$ || $value =~ ^\'(.*)\'$ ]] && value=${BASH_REMATCH[1]}
+        [ -n "${!name+set}" ] || export "$name=$value"
+    done <"$root/.env"
+}

@@ -20,7 +20,7 @@ from server.simulator.app import build_app
 from server.simulator.faults import KINDS, Faults, read_fault
 from server.simulator.profile import load_profile, profile_names
 from server.simulator.service import Service, Settings
-from server.simulator.startlog import say, start_lines, uvicorn_log_config
+from server.simulator.startlog import copy_to, say, start_lines, uvicorn_log_config
 
 PR_SET_PDEATHSIG = 1
 EXAMPLES = """\
@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
     p.add_argument("--port", type=int, default=8000, help="0: the system chooses (default: %(default)s)")
     p.add_argument("--port-file", type=Path, metavar="FILE", help="the port is written here once the server serves")
+    p.add_argument("--log-file", type=Path, metavar="FILE", help="append the log to this file too")
     p.add_argument("--seed", type=int, default=0, help="of timing noise and answers (default: %(default)s)")
     p.add_argument("--model", metavar="NAME", help="served model name (default: the profile's)")
     p.add_argument("--gpu-memory-utilization", type=float, metavar="SHARE", help="(default: the profile's)")
@@ -169,6 +170,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = read_settings(p, args)
     if args.die_with_parent:
         die_with_parent()
+    if args.log_file is not None:
+        try:
+            copy_to(args.log_file)
+        except OSError as error:
+            p.error(f"--log-file {args.log_file}: {error.strerror}")
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     # The protocol is named because asyncio turns Nagle's algorithm off only where it is.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -6,14 +6,16 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = {"bench", "report", "compare", "memory", "score", "make_images"}
+COMMANDS = {"bench", "report", "compare", "memory", "score", "make_images", "ready"}
 BORDER = {"config", "cli", "remote"}
 ROOMS = {
-    "answerfile", "campaign", "clock", "connection", "containers", "endpoint", "exchange", "failures", "generator", "health", "host",
-    "launch", "logfile", "page", "preflight", "progress", "rundir", "serverless", "session", "sockets", "telemetry", "transport", "workers", "workload",
+    "answerfile", "campaign", "clock", "connection", "containers", "endpoint", "exchange", "failures", "generator", "health", "host", "hostcheck",
+    "launch", "logfile", "page", "preflight", "probe", "progress", "rundir", "serverless", "session", "sockets", "summaries", "telemetry", "transport",
+    "workers", "workload",
 }  # fmt: skip
 # A room receives its neighbours as arguments. The exceptions, each with its reason:
 SIDEWAYS = {
+    "hostcheck": {"containers"},  # one of the things that it asks is the container engine
     "session": ROOMS - {"session"},  # opens the rooms of one run and hands them to each other
     "campaign": {"preflight", "progress", "rundir", "serverless"},  # types of what it is given
     "workers": {
@@ -37,6 +39,7 @@ SIDEWAYS = {
     },  # one thing in four files: pool, wire, one exchange, opening a socket
     "health": {"clock"},
     "preflight": {"page"},
+    "probe": {"endpoint", "transport"},  # the same door that the load goes through
     "serverless": {"page"},
     "connection": {"exchange", "sockets"},
     "sockets": {"exchange", "connection"},
@@ -53,6 +56,7 @@ DOORS = {
         "client.preflight",
         "client.page",
         "client.serverless",
+        "client.hostcheck",
     },
     "asyncio_throttle": {"client.preflight"},
     "docker": {"client.containers"},
@@ -77,7 +81,7 @@ DOORS = {
     "uvicorn": {"server"},
     "prometheus_client": {"client.core.facts", "client.core.counters", "server"},
     "scipy": {"client.core"},
-    "altair": {"client.reports.charts"},
+    "vl_convert": {"client.reports.charts"},
 }
 
 

@@ -44,7 +44,7 @@ def joined(
         simulate=a.plan.simulate or b.plan.simulate,
     )
     return Evidence(
-        run_id=f"{a.run_id} / {b.run_id}",
+        run_id=f"a: {first.name} of {a.run_id}, b: {second.name} of {b.run_id}",
         started_utc=a.started_utc,
         plan=plan,
         records=_one_table(a.records, first.name, b.records, second.name),

@@ -24,6 +24,7 @@ from client.core.findings import (
 )
 from client.core.gates import LOOKS, Seen, fired
 from client.core.generator_gates import GENERATOR_LOOKS
+from client.core.gpu import by_target
 from client.core.levels import knee, levels, over_levels
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
@@ -95,6 +96,7 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         cost=cost(target.price_usd_per_hour, metrics["requests_per_s"], metrics.get("goodput_per_s")),
         distinct_images=len(np.unique(mine.image)),
         image_tokens=measured.image_tokens.get(name),
+        gpu_name=by_target(evidence.gpu, name).info.get("name"),
         notes=_notes(mine, server),
     )
 
@@ -175,19 +177,19 @@ def compare(
         effects=found,
         parity=measured.parity.get(candidate, Parity(margin=plan.iou_margin)),
         memory_story=measured.memory_story.get(candidate, ()),
-        notes=_design_notes(both, evidence.separate_runs),
+        notes=_design_notes(both, evidence),
     )
 
 
-def _design_notes(both: Sides, separate: bool) -> tuple[str, ...]:
+def _design_notes(both: Sides, evidence: Evidence) -> tuple[str, ...]:
     n = both.requests_per_arm
     found = [
         f"Requests are paired by image ({n} pairs)."
         if both.paired
         else "Requests are not paired: the arms saw different or repeated images."
     ]
-    if separate:
-        found.insert(0, WARNING)
+    if evidence.separate_runs:
+        found.insert(0, f"{evidence.run_id}. {WARNING}")
     elif both.design is Design.SERIAL:
         found.append(
             "One server at a time: the baseline was measured before and after, and what it drifted in between widens every interval."

@@ -37,7 +37,7 @@ EXPANDED = 20
 """Below this many independent values percentile intervals of quantiles are widened too; above it resampled quantiles spread enough."""
 CELLS = 4_000_000
 """Numbers held at once while resampling: 32 MB."""
-Index = npt.NDArray[np.int64]
+Index = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +144,16 @@ class Contrast:
 
 def stationary_index(rng: np.random.Generator, n: int, rows: int, length: int) -> Index:
     """`rows` resamples of 0..n-1 in runs of geometric length with mean `length`, wrapping around; independent draws for 1."""
-    fresh = rng.integers(0, n, (rows, n))
+    fresh = rng.integers(0, n, (rows, n), np.int32)
     if length <= 1:
         return fresh
-    start = rng.random((rows, n)) < 1 / length
+    start = rng.random((rows, n), np.float32) < 1 / length
     start[:, 0] = True
-    column = np.arange(n)
-    last_start = np.maximum.accumulate(np.where(start, column, 0), axis=1)
-    return (np.take_along_axis(fresh, last_start, axis=1) + column - last_start) % n
+    column = np.arange(n, dtype=np.int32)
+    last_start = np.maximum.accumulate(np.where(start, column, np.int32(0)), axis=1)
+    index = np.take_along_axis(fresh, last_start, axis=1) + column - last_start
+    index[index >= n] -= n
+    return index
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ def expanded_levels(confidence: float, effective: float) -> tuple[float, float]:
     """Percentile levels widened from the normal to Student's t, and from n to n - 1."""
     from scipy.special import ndtr
 
-    effective = max(effective, 2.0)
+    effective = max(effective, 4.0)
     tail = float(ndtr(-t_point(confidence, effective - 1) * math.sqrt(effective / (effective - 1))))
     return tail, 1 - tail
 
@@ -216,7 +218,9 @@ def contrast(
         plain = (point + spread * (replicates - point)) @ w
     means = all(isinstance(part, Series) and part.p is None for part in parts)
     effective = min(len(part) / d.inflation for part, d in zip(parts, depend, strict=True))
-    levels = _levels(confidence, effective, expanded=means or effective < EXPANDED or max(d.length for d in depend) > 1)
+    dependent = max(d.length for d in depend) > 1
+    freedom = effective / 2.5 if dependent else effective  # the inflation is an estimate too, and a rough one
+    levels = _levels(confidence, freedom, expanded=means or effective < EXPANDED or dependent)
     method = "stationary bootstrap" if max(d.length for d in depend) > 1 else "bootstrap"
     if means:
         levels = _bca_levels(logs, float(np.log(point) @ w), _jackknife(parts, w, paired), levels)
@@ -287,6 +291,9 @@ def _bca_levels(
     rate = float((pull**3).sum()) / (6 * scale) if scale > 0 else 0.0
     corrected = []
     for level in levels:
+        if not 0 < level < 1:  # two values or three widen a level to the end of the sample: nothing is left to correct
+            corrected.append(level)
+            continue
         z = bias + float(ndtri(level))
         corrected.append(float(ndtr(bias + z / max(1 - rate * z, 0.1))))
     return corrected[0], corrected[1]

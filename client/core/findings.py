@@ -171,6 +171,8 @@ class TargetFindings(msgspec.Struct, frozen=True, kw_only=True):
     """usd_per_1000_images, ..."""
     distinct_images: int = 0
     image_tokens: float | None = None
+    gpu_name: str | None = None
+    """As the sidecar told; None without one."""
     notes: tuple[str, ...] = ()
 
 

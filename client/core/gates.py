@@ -196,16 +196,19 @@ def repeated_images(seen: Seen) -> Iterator[Gate]:
         return
     known = any(seen.counters.get(target, Difference()).image_hit_rate is not None for target in again)
     told = "the caches answered" if known else "the servers' caches can answer them, and no counters say otherwise"
-    counts = ", ".join(
-        f"{len(seen.arms[t])} requests to {t} carried {len(np.unique(seen.arms[t].image))}" for t in again
-    )
+    counts = ", ".join(_requests_and_pictures(seen.arms[target]) for target in again)
     yield invalid(
         "repeated_images",
-        f"The same pictures were sent again ({counts} different): {told}, so latency and throughput say nothing about serving different images.",
+        f"The same pictures were sent again ({counts}): {told}, so latency and throughput say nothing about serving different images.",
         "Leave out --repeat-image, or give a folder with more images.",
         tuple(again),
         WITHOUT_TPOT,
     )
+
+
+def _requests_and_pictures(arm: Arm) -> str:
+    pictures = len(np.unique(arm.image))
+    return f"{len(arm)} requests to {arm.target}, {pictures} picture{'' if pictures == 1 else 's'}"
 
 
 def _repeats(seen: Seen, target: str) -> bool:

@@ -54,7 +54,7 @@ def measured_in(evidence: Evidence) -> Measured:
 
 def _quality(evidence: Evidence, names: list[str]) -> tuple[dict[str, Quality], dict[str, Parity]]:
     """Empty where no true box is known: then nobody can say whether an answer is right."""
-    answers = {name: _answers(evidence, name) for name in names}
+    answers = {name: answers_of(evidence, name) for name in names}
     if not any(answer.truth is not None for given in answers.values() for answer in given):
         return {}, {}
     plan = evidence.plan
@@ -62,12 +62,12 @@ def _quality(evidence: Evidence, names: list[str]) -> tuple[dict[str, Quality], 
     decision = decide_frame(every, plan.workload.box_frame)
     quality = {}
     for name, given in answers.items():
-        found = target_quality(_asked_once(given), decision.frame, confidence=plan.confidence, seed=plan.seed)
+        found = target_quality(asked_once(given), decision.frame, confidence=plan.confidence, seed=plan.seed)
         quality[name] = msgspec.structs.replace(found, frame_note=decision.note)
     pairs = {
         name: parity(
-            _asked_once(answers[names[0]]),
-            _asked_once(answers[name]),
+            asked_once(answers[names[0]]),
+            asked_once(answers[name]),
             decision.frame,
             margin=plan.iou_margin,
             noise=_asked_twice(answers[names[0]]),
@@ -79,7 +79,7 @@ def _quality(evidence: Evidence, names: list[str]) -> tuple[dict[str, Quality], 
     return quality, pairs
 
 
-def _asked_once(answers: list[Answer]) -> list[Answer]:
+def asked_once(answers: list[Answer]) -> list[Answer]:
     return [answer for answer in answers if answer.pass_ != AGAIN]
 
 
@@ -90,7 +90,7 @@ def _asked_twice(answers: list[Answer]) -> tuple[list[Answer], list[Answer]] | N
     return (first, again) if again and first else None
 
 
-def _answers(evidence: Evidence, name: str) -> list[Answer]:
+def answers_of(evidence: Evidence, name: str) -> list[Answer]:
     """One answer a measured request, the failed ones too: an answer that never came is an unreadable one."""
     table = evidence.records
     phase = Phase.QUALITY if len(table.where(name, Phase.QUALITY)) else Phase.MEASURE

@@ -135,8 +135,8 @@ def _lengths(both: Sides, metric: str) -> np.ndarray[tuple[int], np.dtype[np.int
 
 
 def drift_allowance(drift: Interval) -> float:
-    """Half of what the second A differs from the first beyond one standard error of its own noise."""
-    return max(0.0, abs(drift.value) - drift.half / 2) / 2
+    """Half of what the second A differs from the first beyond one and a half standard errors of its own noise."""
+    return max(0.0, abs(drift.value) - 0.75 * drift.half) / 2
 
 
 def _with_drift(found: Interval | None, drift: Interval | None) -> Interval | None:

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+DEPENDENT = 1.645
+"""Standard errors (one-sided 5 %) from which autocorrelation is taken to be real."""
 SMOOTHED = 2000
 """Up to this n quantiles are Harrell-Davis; above it the estimators differ by less than the rounding of a report."""
 
@@ -154,7 +156,7 @@ def inflation(series: Floats) -> float:
     """
     n = len(series)
     rho = autocorrelation(series)
-    if len(rho) < 2 or max(float(rho[0]), float(rho[:2].sum()) / math.sqrt(2)) < 1.645 / math.sqrt(n):
+    if len(rho) < 2 or max(float(rho[0]), float(rho[:2].sum()) / math.sqrt(2)) < DEPENDENT / math.sqrt(n):
         return 1.0
     whole = np.concatenate([np.ones(1), rho])
     pairs = whole[: len(whole) // 2 * 2].reshape(-1, 2).sum(axis=1)

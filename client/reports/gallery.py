@@ -64,8 +64,12 @@ def gallery(
 
 def file_name(number: int, image_id: str) -> str:
     """Safe in any folder: an image id comes from outside and may hold anything."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", image_id).strip(".-")[:60]
-    return f"{number:02d}-{safe or 'image'}.png"
+    return f"{number:02d}-{safe_name(image_id)}.png"
+
+
+def safe_name(text: str) -> str:
+    """Letters, digits, dots and hyphens; `image` where nothing is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:60] or "image"
 
 
 def _photo(jpeg: bytes, image_id: str) -> Image.Image:
@@ -173,3 +177,21 @@ def _with_caption(photo: Image.Image, entries: list[tuple[_Pen, str]], title: st
 
 def _sample(pencil: ImageDraw.ImageDraw, at: _Point, pen: _Pen) -> None:
     _line(pencil, at, (at[0] + _SAMPLE, at[1]), pen)
+
+
+def small(png: bytes, width: int = 640) -> bytes:
+    """The same picture as WebP of at most `width` pixels: for a page that must stay small."""
+    with Image.open(io.BytesIO(png)) as opened:
+        picture = opened.convert("RGB")
+    picture.thumbnail((width, 4 * width), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    picture.save(out, format="WEBP", quality=78, method=6)
+    return out.getvalue()
+
+
+def told(item: Disagreement, *, baseline: str = "baseline", candidate: str = "candidate") -> str:
+    """What a picture of the gallery shows, in words."""
+    sides = ((baseline, item.baseline, item.baseline_iou), (candidate, item.candidate, item.candidate_iou))
+    truth = "The true box is not known" if item.truth is None else "There is no table" if not item.truth else ""
+    parts = [*(_told(*side) for side in sides), truth]
+    return f"{_title(item, baseline, candidate)}. {'; '.join(part for part in parts if part)}."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 from tabulate import tabulate
 
 from client.core.findings import Findings, Severity
@@ -9,14 +12,23 @@ from client.reports.format import estimate
 from client.reports.tables import headers, kernel_lines, level_rows, main_rows, memory_rows, unsupported
 
 
-def render(findings: Findings) -> str:
-    """The whole report. Same findings, same bytes."""
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """A chart beside the report: its file, and what to see in it."""
+
+    file: str
+    title: str
+    sentence: str
+
+
+def render(findings: Findings, images: Sequence[Image] = ()) -> str:
+    """The whole report. Same arguments, same bytes."""
     parts = [
         _top(findings),
         _table(findings),
         _not_measured(findings),
         _gates(findings),
         _reasons(findings),
+        *(_image(image) for image in images),
         _memory(findings),
         _details(findings),
     ]
@@ -39,6 +51,10 @@ def safe(text: str) -> str:
     return cleaned
 
 
+def _image(image: Image) -> str:
+    return f"### {safe(image.title)}\n\n{safe(image.sentence)}\n\n![{safe(image.title)}]({image.file})"
+
+
 def _top(findings: Findings) -> str:
     lines = [f"# {safe(findings.question)}" if findings.question else "# Halfweight"]
     if findings.simulated:
@@ -55,7 +71,7 @@ def _top(findings: Findings) -> str:
 
 
 def _table(findings: Findings) -> str:
-    head = headers(findings)
+    head = [safe(name) for name in headers(findings)]
     rows = [[cell.replace("|", "&#124;") for cell in row] for row in main_rows(findings)]
     title = "## Results (SIMULATED)" if findings.simulated else "## Results"
     table = tabulate(
@@ -72,6 +88,7 @@ def _levels(findings: Findings) -> str:
     if not findings.levels:
         return ""
     head, rows = level_rows(findings)
+    rows = [[row[0], safe(row[1]), *row[2:]] for row in rows]
     align = ["left", "left", "right", "right", "right", "left"]
     knees = "; ".join(
         f"{safe(name)}: "
@@ -119,7 +136,7 @@ def _memory(findings: Findings) -> str:
     kernels = [f"- {safe(line)}" for line in kernel_lines(findings)]
     parts = ["\n".join(story)] if story else []
     if rows:
-        parts.append(tabulate(rows, headers=["", *findings.targets], tablefmt="pipe", disable_numparse=True))
+        parts.append(tabulate(rows, headers=["", *map(safe, findings.targets)], tablefmt="pipe", disable_numparse=True))
     parts += ["\n".join(notes)] if notes else []
     parts += ["How the weights are multiplied:\n\n" + "\n".join(kernels)] if kernels else []
     return "## Where the memory went\n\n" + "\n\n".join(parts) if parts else ""
@@ -128,7 +145,7 @@ def _memory(findings: Findings) -> str:
 def _details(findings: Findings) -> str:
     names = sorted({metric for target in findings.targets.values() for metric in target.metrics})
     rows = [[name, *(estimate(target.metrics.get(name)) for target in findings.targets.values())] for name in names]
-    table = tabulate(rows, headers=["metric", *findings.targets], tablefmt="pipe", disable_numparse=True)
+    table = tabulate(rows, headers=["metric", *map(safe, findings.targets)], tablefmt="pipe", disable_numparse=True)
     facts = []
     for target in findings.targets.values():
         version = f", server {safe(target.server_version)}" if target.server_version else ""

@@ -40,7 +40,7 @@ def _top(findings: Findings) -> str:
 
 
 def _table(findings: Findings) -> str:
-    head = headers(findings)
+    head = [plain(name) for name in headers(findings)]
     align = ["left", *["right"] * len(findings.targets), *["left"] * len(findings.comparisons)]
     table = tabulate(main_rows(findings), headers=head, tablefmt="simple", disable_numparse=True, colalign=align)
     note = f"[…] {findings.confidence:.0%} interval"
@@ -57,6 +57,7 @@ def _levels(findings: Findings) -> str:
     if not findings.levels:
         return ""
     head, rows = level_rows(findings)
+    rows = [[row[0], plain(row[1]), *row[2:]] for row in rows]
     align = ["left", "left", "right", "right", "right", "left"]
     return tabulate(rows, headers=head, tablefmt="simple", disable_numparse=True, colalign=align)
 

@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from server.simulator.engine import Engine
 from server.simulator.profile import Profile
@@ -16,9 +17,20 @@ from server.simulator.profile import Profile
 VERSION = "0.20.2+simulated"
 
 
+_copies: list[TextIO] = []
+
+
+def copy_to(path: Path) -> None:
+    """From now on what is said goes to the end of this file too, as a vLLM with a logging configuration of its own does it."""
+    _copies.append(path.open("a", buffering=1))
+
+
 def say(process: str, place: str, text: str, level: str = "INFO") -> None:
     pid = os.getpid() if process == "APIServer" else os.getpid() + 1
-    print(f"({process} pid={pid}) {level} {time.strftime('%m-%d %H:%M:%S')} [{place}] {text}", flush=True)
+    line = f"({process} pid={pid}) {level} {time.strftime('%m-%d %H:%M:%S')} [{place}] {text}"
+    print(line, flush=True)
+    for copy in _copies:
+        print(line, file=copy)
 
 
 def start_lines(

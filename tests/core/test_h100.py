@@ -62,7 +62,10 @@ def test_sixteen_in_flight_tells_another_story() -> None:
     found = effects(verdict("unique_c16", concurrency=16))
     assert found["e2e_p50"].word is Word.SLOWER
     assert found["e2e_p50"].ratio.value == pytest.approx(1.08, abs=0.02)
-    assert found["requests_per_s"].word is Word.LOWER
+    assert (
+        found["requests_per_s"].ratio.high or 9.0
+    ) < 1  # a secondary metric: 96 requests in waves of 16 need not survive the correction
+    assert found["requests_per_s"].word in (Word.LOWER, Word.INCONCLUSIVE)
     assert found["requests_per_s"].baseline.value == pytest.approx(16.1, abs=0.1)
     assert found["requests_per_s"].candidate.value == pytest.approx(14.7, abs=0.1)
 

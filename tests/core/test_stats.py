@@ -133,3 +133,12 @@ def test_gaps_of_one_answer_count_as_one_observation() -> None:
         > 1.5
         * contrast([Series(np.random.default_rng(6).permutation(pace[owner]), 0.5)], (1.0,), False, 0.95, (1,)).log.half
     )  # type: ignore[union-attr]  # finite values give an interval
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_two_values_of_a_serial_design_give_an_interval_and_no_crash(sign: float) -> None:
+    parts = [Series(np.array(values), None) for values in ([1.0, 1.1, 1.2, 1.0], [0.8, 0.9], [1.0, 1.2])]
+    found = contrast(parts, (sign, -sign / 2, -sign / 2), False, 0.95, (0, 1))
+    assert found.log is not None
+    assert math.isfinite(found.log.low)
+    assert math.isfinite(found.log.high)

@@ -65,7 +65,7 @@ def test_the_number_of_requests_that_would_settle_it() -> None:
 
 def test_drift_widens_only_beyond_its_noise() -> None:
     assert drift_allowance(Interval(0.01, -0.03, 0.05)) == 0.0
-    assert drift_allowance(Interval(0.10, 0.08, 0.12)) == pytest.approx((0.10 - 0.01) / 2)
+    assert drift_allowance(Interval(0.10, 0.08, 0.12)) == pytest.approx((0.10 - 0.015) / 2)
 
 
 def effect(metric: str, word: Word) -> Effect:

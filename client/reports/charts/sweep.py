@@ -1,0 +1,84 @@
+"""Latency and throughput against load, and where the gain of more load ends."""
+
+from __future__ import annotations
+
+from client.core.findings import Findings
+from client.reports.charts.chart import Chart
+from client.reports.charts.look import Palette, Spec, by_target, marks, panel, quantitative, tip
+from client.reports.format import estimate
+
+METRICS = (
+    ("e2e_ms_p50", "End-to-end latency, median, ms"), ("requests_per_s", "Throughput, requests per second"),
+    ("goodput_per_s", "Goodput, requests per second that met every objective"),
+)  # fmt: skip
+
+
+def sweep_chart(findings: Findings) -> Chart | None:
+    if not findings.levels:
+        return None
+    shown = [item for item in METRICS if _values(findings, item[0])]
+    if not shown:
+        return None
+    return Chart(
+        key="sweep",
+        title="Latency and throughput against load",
+        sentence=_sentence(findings),
+        panels=lambda palette: tuple(
+            _panel(findings, key, title, palette, key == shown[-1][0]) for key, title in shown
+        ),
+        head=("Load", "Target", *(title for _, title in shown)),
+        rows=tuple(
+            (level.label, name, *(estimate(level.metrics.get(name, {}).get(key)) for key, _ in shown))
+            for level in findings.levels
+            for name in findings.targets
+        ),
+    )
+
+
+def _sentence(findings: Findings) -> str:
+    last = findings.levels[-1].label
+    told = [
+        f"{name} gains throughput up to {last}, the highest load that was asked" if at is None else f"{name} stops gaining throughput after {at} (dashed line)"
+        for name, at in findings.knees.items()
+    ]  # fmt: skip
+    return "; ".join(told) + ". Beyond a knee more load only adds waiting." if told else "No level was measured."
+
+
+def _values(findings: Findings, key: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for level in findings.levels:
+        for name in findings.targets:
+            item = level.metrics.get(name, {}).get(key)
+            if item is not None and item.value is not None:
+                found.append({"load": level.value, "label": level.label, "target": name, "value": item.value, "low": item.low, "high": item.high,
+                              "text": estimate(item)})  # fmt: skip
+    return found
+
+
+def _panel(findings: Findings, key: str, title: str, palette: Palette, last: bool) -> Spec:
+    names = tuple(findings.targets)
+    loads = sorted(level.value for level in findings.levels)
+    wide = loads[0] > 0 and loads[-1] >= 8 * loads[0]
+    knob = "requests in flight" if findings.levels[0].knob == "concurrency" else "requests per second offered"
+    x = quantitative("load", scale={"type": "log", "base": 2, "nice": False} if wide else {"zero": False})
+    shared: Spec = {"x": x, "color": by_target(names, palette)}
+    tips = [tip("target", "Target"), tip("label", "Load"), tip("text", title)]
+    layers: list[Spec] = [
+        {
+            "mark": {"type": "line", "strokeWidth": 2},
+            "encoding": {**shared, "y": quantitative("value", scale={"zero": True}), "strokeDash": by_target(names, palette, "strokeDash")},
+        },
+        {"mark": {"type": "rule", "strokeWidth": 2.5}, "encoding": {**shared, "y": quantitative("low"), "y2": {"field": "high"}}},
+        {
+            "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+            "encoding": {**shared, "y": quantitative("value"), "shape": by_target(names, palette, "shape"), "tooltip": tips},
+        },
+    ]  # fmt: skip
+    at = {level.label: level.value for level in findings.levels}
+    knees = [{"load": at[label], "target": name} for name, label in findings.knees.items() if label in at]
+    if knees:
+        layers.insert(
+            0, {"data": {"values": knees}, "mark": {"type": "rule", "strokeDash": [3, 3]}, "encoding": shared}
+        )
+    axis = {"title": knob if last else None, "values": loads, "format": "~g"}
+    return panel(title, marks(findings), 200, layers, x=axis, data={"values": _values(findings, key)})

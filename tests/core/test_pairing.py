@@ -1,0 +1,147 @@
+"""Designs against worlds with a known answer, in few campaigns; `benchmarks/coverage` does it in thousands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import made
+import numpy as np
+import pytest
+
+from benchmarks.worlds import World, campaign, naive_interval, plan
+from client.core.analysis import analyse
+from client.core.bootstrap import Series, contrast
+from client.core.findings import Action, Effect, Estimate, Level, Recommendation, Word
+from client.core.levels import over_levels
+from client.core.metrics import arm
+from client.core.pairing import latency_contrast, noise_floor
+from client.core.plan import Design, Timeouts
+from client.core.records import Outcome
+from client.core.stats import Interval
+from client.core.table import RecordTable
+
+CALM = World("calm", sigma=0.02)
+DRIFT = World("drift", sigma=0.02, drift=0.20)
+
+
+def interval(world: World, design: Design, effect: float, seed: int = 1) -> Interval:
+    both = campaign(world, design, 60, effect, np.random.default_rng(seed))
+    found = latency_contrast(both, "e2e", "p50", plan(design, seed)).log
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("design", [Design.INTERLEAVED, Design.SERIAL])
+@pytest.mark.parametrize("effect", [0.0, 0.1, -0.2])
+def test_drift_does_not_move_the_answer(design: Design, effect: float) -> None:
+    found = interval(DRIFT, design, effect)
+    assert found.value == pytest.approx(np.log1p(effect), abs=0.02)
+    assert found.low < np.log1p(effect) < found.high
+
+
+def test_a_naive_order_is_moved_by_drift() -> None:
+    low, _ = naive_interval(DRIFT, 400, 0.0, np.random.default_rng(1))
+    assert low > 0
+
+
+def test_drift_between_the_two_baselines_widens_the_interval() -> None:
+    calm, drifting = interval(CALM, Design.SERIAL, 0.0), interval(DRIFT, Design.SERIAL, 0.0)
+    between_the_baselines = np.log1p(0.2) * 2 / 3
+    assert drifting.half - calm.half == pytest.approx(between_the_baselines / 2, abs=0.02)
+
+
+def test_the_noise_floor_leaves_out_drift_and_holds_noise() -> None:
+    floors = {}
+    for world in (CALM, DRIFT, World("noisy", sigma=0.2)):
+        found = [
+            noise_floor(campaign(world, Design.INTERLEAVED, 60, 0.3, np.random.default_rng(seed)), "e2e", "p50")
+            for seed in range(12)
+        ]
+        floors[world.name] = float(np.median([value for value in found if value is not None]))
+    assert floors["drift"] < 0.02
+    assert floors["calm"] < 0.02
+    assert floors["noisy"] > 0.02
+
+
+def test_the_noise_floor_leaves_out_drift_where_nothing_is_paired() -> None:
+    drift = World("drift", sigma=0.02, drift=0.4)
+    both = [
+        replace(campaign(drift, Design.INTERLEAVED, 200, 0.0, np.random.default_rng(seed)), paired=False)
+        for seed in range(12)
+    ]
+    assert float(np.median([noise_floor(pair, "e2e", "p50") or 0.0 for pair in both])) < 0.05
+
+
+def test_the_noise_floor_of_a_serial_run_is_what_the_baselines_differ_by() -> None:
+    both = campaign(DRIFT, Design.SERIAL, 60, 0.0, np.random.default_rng(1))
+    assert noise_floor(both, "e2e", "p50") == pytest.approx(0.2 * 2 / 3, abs=0.02)
+
+
+def test_dependent_series_get_the_interval_that_theory_asks_for() -> None:
+    """Mean of an AR(1) series: standard error sigma / (1 - rho) / sqrt(n)."""
+    rho, n, sigma = 0.7, 250, 0.05
+    halves = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        series = rng.normal(0, sigma, n)
+        for k in range(1, n):
+            series[k] += rho * series[k - 1]
+        found = contrast([Series(np.exp(series), 0.5)], (1.0,), False, 0.95, (seed,))
+        assert found.method == "stationary bootstrap"
+        assert found.log is not None
+        halves.append(found.log.half)
+    theory = 1.96 * sigma / (1 - rho) / np.sqrt(n)
+    assert 0.97 < float(np.mean(halves)) / theory < 1.2  # without spreading replicates back it is 0.91
+
+
+def test_a_secondary_metric_needs_more_than_its_own_interval() -> None:
+    """Among many campaigns there is one whose secondary metric stands alone, and does not stand after correction."""
+    held_back = 0
+    for seed in range(25):
+        findings = analyse(made.evidence(made.campaign(seed, fp8_ttft=1.06, sigma=0.08), plan=made.plan(seed=seed)))
+        assert findings.comparison is not None
+        for effect in findings.comparison.effects.values():
+            low, high, value = effect.ratio.low, effect.ratio.high, effect.ratio.value
+            if effect.primary or low is None or high is None or value is None:
+                continue
+            alone = (low > 1 or high < 1) and abs(value - 1) > max(0.03, effect.noise_floor or 0.0)
+            held_back += alone and effect.word is Word.INCONCLUSIVE
+    assert held_back > 0
+
+
+def test_the_ratio_of_throughputs_is_that_of_the_numbers_shown() -> None:
+    findings = analyse(made.evidence(made.campaign(2, fp8_ttft=0.8, sigma=0.1)))
+    assert findings.comparison is not None
+    effect = findings.comparison.effects["requests_per_s"]
+    assert effect.baseline.value is not None
+    assert effect.candidate.value is not None
+    assert effect.ratio.value == pytest.approx(effect.candidate.value / effect.baseline.value)
+
+
+def test_a_first_token_that_came_counts_though_the_rest_timed_out() -> None:
+    late = made.failed(
+        "bf16", 0, 1000.0, Outcome.TIMEOUT_IDLE, first_token_ns=int(1150 * made.MS), done_ns=int(31_150 * made.MS)
+    )
+    found = arm(RecordTable.from_records([late]), "bf16", Timeouts())
+    assert found.latency["ttft"][0] == pytest.approx(150)
+    assert np.isinf(found.latency["e2e"][0])
+    assert found.limit_ms == pytest.approx(30_150)
+
+
+def at(word: Word) -> dict[str, dict[str, Effect]]:
+    number = Estimate(value=1.0, low=1.0, high=1.0, n=30)
+    return {"fp8": {"e2e_p50": Effect(metric="e2e_p50", baseline=number, candidate=number, ratio=number, difference=number, word=word, sentence=f"{word}.", primary=True)}}  # fmt: skip
+
+
+def test_a_verdict_that_turns_with_the_load_depends_on_it() -> None:
+    advice = Recommendation(action=Action.USE, sentence="Use fp8.", reasons=("faster.",))
+    same = tuple(
+        Level(number=k, knob="concurrency", value=v, label=f"{v} in flight", effects=at(Word.FASTER))
+        for k, v in enumerate((1, 4))
+    )
+    turned = (same[0], Level(number=1, knob="concurrency", value=16, label="16 in flight", effects=at(Word.SLOWER)))
+    assert over_levels(advice, same, "fp8", "e2e_p50").action is Action.USE
+    assert over_levels(advice, same, "fp8", "e2e_p50").reasons == ("faster.", "At 4 in flight: faster.")
+    found = over_levels(advice, turned, "fp8", "e2e_p50")
+    assert found.action is Action.DEPENDS
+    assert "worse at 16 in flight" in found.sentence
