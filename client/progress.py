@@ -200,7 +200,7 @@ class Live:
         head = Table.grid(padding=(0, 2))
         # A stage without requests has no bar: a moving one would promise progress that nobody measures.
         bar = ProgressBar(total=figures.total, completed=figures.count, width=24) if figures.total else Text("")
-        passed = Text(duration(self._clock() - self._began), style="dim")
+        passed = Text(f"after {duration(self._clock() - self._began)}", style="dim")
         head.add_row(Text(printable(figures.text), style="bold"), bar, Text(figures.pace()), passed)
         medians, errors = figures.medians(), figures.errors()
         body = Table.grid(padding=(0, 2))
