@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from client.core.across import WARNING
-from client.core.counters import Difference, difference
+from client.core.counters import Difference, answered, difference
 from client.core.estimates import NOT_MEASURED, arm_metrics, single_request
 from client.core.evidence import Evidence, ServerEvidence
 from client.core.findings import (
@@ -84,7 +84,7 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         requests_sent=len(mine),
         requests_ok=int(mine.ok.sum()),
         errors=evidence.records.counts(mine.rows[~mine.ok]),
-        cold_start=single_request(cold),
+        cold_start=_cold_start(cold, warm, server),
         warm_up=_warm_up(warm, seen.plan),
         warm_up_end=_warm_up_end(warm, mine),
         metrics=metrics,
@@ -99,6 +99,17 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         gpu_name=by_target(evidence.gpu, name).info.get("name"),
         notes=_notes(mine, server),
     )
+
+
+def _cold_start(cold: Arm, warm: Arm, server: ServerEvidence | None) -> dict[str, Estimate]:
+    """The first request of this run. A server that had answered others before was not cold, and the note says so."""
+    found = single_request(cold)
+    before = None if server is None or server.before is None else answered(server.before.text)
+    earlier = 0 if before is None else before - int(cold.ok.sum()) - int(warm.ok.sum())
+    if earlier <= 0:
+        return found
+    note = f"not cold: the server had answered {earlier:,} requests before"
+    return {name: msgspec.structs.replace(item, note=note) for name, item in found.items()}
 
 
 def _warm_up(warm: Arm, plan: RunPlan) -> dict[str, Estimate]:
