@@ -157,9 +157,11 @@ def unsupported(findings: Findings) -> str:
 def _error_row(findings: Findings) -> Row:
     cells = []
     for target in findings.targets.values():
-        failed = sum(target.errors.values())
+        # A cancelled request was stopped by us, a lost one by our own worker: neither is a failure of the server.
+        ours = sum(target.errors.get(name, 0) for name in ("cancelled", "lost"))
+        failed = sum(target.errors.values()) - ours
         kinds = ", ".join(f"{count} {name}" for name, count in sorted(target.errors.items()))
-        cells.append(f"{failed} of {target.requests_sent}" + (f" ({kinds})" if kinds else ""))
+        cells.append(f"{failed} of {target.requests_sent - ours}" + (f" ({kinds})" if kinds else ""))
     return ["Failed requests", *cells, *("" for _ in findings.comparisons)]
 
 
