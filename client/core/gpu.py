@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 import numpy as np
@@ -291,6 +291,8 @@ def _flag(code: str, target: str, fact: str, next_step: str) -> Gate:
 
 
 def by_target(gpus: Iterable[GpuEvidence], target: str) -> GpuEvidence:
-    """The evidence that belongs to `target`: its own, else that of the GPU which all targets share."""
-    found: Mapping[str | None, GpuEvidence] = {g.target: g for g in gpus}
-    return found.get(target) or found.get(None) or GpuEvidence(why="GPU not measured: no sidecar")
+    """The evidence that belongs to `target`: its own, else that of the GPU which it shares with others."""
+    every = tuple(gpus)
+    own = [g for g in every if g.target == target]
+    shared = [g for g in every if g.target is None and (not g.shared_by or target in g.shared_by)]
+    return next(iter(own + shared), None) or GpuEvidence(why="GPU not measured: no sidecar")

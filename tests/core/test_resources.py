@@ -411,3 +411,6 @@ def test_a_target_gets_its_own_gpu_else_the_shared_one() -> None:
     assert by_target([own, shared], "fp8") is own
     assert by_target([own, shared], "bf16") is shared
     assert by_target([own], "bf16").why == "GPU not measured: no sidecar"
+    pair = GpuEvidence(source="c", shared_by=("bf16", "fp8"))
+    assert by_target([pair], "bf16") is pair
+    assert by_target([pair], "remote").why == "GPU not measured: no sidecar"
