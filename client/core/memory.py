@@ -41,8 +41,10 @@ def memory_of(
     mean_request_tokens: float | None = None,
     capability: str | None = None,
     total_source: str = "nvml v2: total - reserved",
+    units: int = 1,
 ) -> tuple[Memory, Kernel]:
-    """`gpu_total_bytes` is what torch can use: NVML's total minus its reserve. The NVML figures are `used` of API v2, whole GPU."""
+    """`gpu_total_bytes` is what torch can use of one GPU: NVML's total minus its reserve. The NVML figures are `used` of API v2, summed over
+    the `units` GPUs (or MIG instances) that are watched; a budget is one GPU's."""
     book = _Book()
     book.notes.extend(facts.notes)
     if facts.errors and not facts.complete:
@@ -62,9 +64,14 @@ def memory_of(
         book.put(
             field,
             None if size is None or size < 0 else size / GIB,
-            "nvml" if field == "process_gib" else "nvml v2, whole GPU",
+            "nvml"
+            if field == "process_gib"
+            else "nvml v2, whole GPU"
+            if units == 1
+            else f"nvml v2, {units} GPUs together",
         )
     _check(book, facts)
+    _whole(book, units)
     return book.memory(), kernel_of(facts, capability)
 
 
@@ -277,6 +284,15 @@ def _check(book: _Book, facts: TargetFacts) -> None:
         book.notes.append(
             f"CUDA graphs took {graphs:.2f} GiB and {counted:.2f} GiB were set aside: {graphs - counted:.2f} GiB lie outside the budget."
         )
+
+
+def _whole(book: _Book, units: int) -> None:
+    """What NVML's figures say beside the server's own. A sum over several GPUs cannot be held against the budget of one."""
+    if units > 1:
+        book.notes.append(
+            f"{units} GPUs are watched: whole-GPU figures are their sum, and the budget is that of one of them."
+        )
+        return
     idle, budget = book.get("whole_gpu_idle_gib"), book.get("budget_gib")
     if idle is not None and budget is not None and idle < budget - TOLERANCE_GIB:
         book.notes.append(

@@ -195,6 +195,17 @@ def test_eager_mode_sets_nothing_aside_for_graphs() -> None:
     assert memory_of(facts())[0].graphs_in_budget_gib is None
 
 
+def test_a_sum_over_gpus_is_not_held_against_the_budget_of_one() -> None:
+    memory, _ = memory_of(
+        facts(), gpu_total_bytes=80 * GIB, nvml_idle_bytes=30 * GIB, nvml_peak_bytes=300 * GIB, units=8
+    )
+    assert memory.budget_gib == 40.0
+    assert memory.source["whole_gpu_peak_gib"] == "nvml v2, 8 GPUs together"
+    assert memory.notes == (
+        "8 GPUs are watched: whole-GPU figures are their sum, and the budget is that of one of them.",
+    )
+
+
 def test_an_idle_gpu_below_its_budget_and_a_neighbour_are_explained() -> None:
     assert "given back until traffic comes" in notes_of(facts(), gpu_total_bytes=48 * GIB, nvml_idle_bytes=20 * GIB)
     assert "given back" not in notes_of(facts(), gpu_total_bytes=48 * GIB, nvml_idle_bytes=25 * GIB)

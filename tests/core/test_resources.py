@@ -357,6 +357,21 @@ def test_mig_memory_is_not_counted_twice() -> None:
     assert gpu_summary("fp8", evidence(*every), [window(0.5, 3.5)]).peak_v2_bytes == 30
 
 
+@pytest.mark.parametrize(
+    ("sizes", "units", "usable"),
+    [((80,), 1, 80), ((80,) * 8, 8, 80), ((80, 24), 2, None)],
+)
+def test_the_memory_that_one_server_can_use_is_one_gpus(sizes: tuple[int, ...], units: int, usable: int | None) -> None:
+    samples = [
+        sample(t, gpu=n, uuid=f"GPU-{n}", used_v2=GIB, total=size * GIB + GIB // 2, reserved=GIB // 2)
+        for t in (1, 2)
+        for n, size in enumerate(sizes)
+    ]
+    found = gpu_summary("fp8", evidence(*samples), [window(0.5, 3)])
+    assert (found.units, found.usable_bytes) == (units, None if usable is None else usable * GIB)
+    assert ("gpu_several" in [gate.code for gate in gpu_gates([found])]) is (units > 1)
+
+
 def process(pid: int, used: int | None, container: str | None = None) -> GpuProcess:
     return GpuProcess(pid=pid, used_bytes=used, container=container)
 
