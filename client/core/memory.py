@@ -14,7 +14,7 @@ from client.core.facts import TargetFacts
 from client.core.findings import Kernel, Memory
 from client.core.kernel import kernel_of, version_of
 from client.core.model_config import ModelConfig
-from client.core.story import story
+from client.core.story import FIXED, story
 
 __all__ = ["breakdown", "memory_of", "story"]
 
@@ -176,9 +176,10 @@ def _kv_cache(book: _Book, facts: TargetFacts, labels: Mapping[str, str], config
     dtype = facts.cache_dtype or labels.get("cache_dtype")
     if config is not None and (facts.tensor_parallel or 1) == 1:
         book.put("kv_bytes_per_token", kv_bytes_per_token(config, dtype), "config arithmetic")
-    book.put("kv_cache_gib", facts.kv_cache_gib, "log")
     fixed = number(labels.get("kv_cache_memory_bytes"))
-    book.put("kv_cache_gib", None if fixed is None else fixed / GIB, "metrics")
+    by_hand = _fixed(facts) or fixed is not None
+    book.put("kv_cache_gib", facts.kv_cache_gib, f"log, fixed by {FIXED}" if by_hand else "log")
+    book.put("kv_cache_gib", None if fixed is None else fixed / GIB, f"metrics, fixed by {FIXED}")
     book.put("kv_cache_tokens", facts.kv_cache_tokens, "log")
     size = number(labels.get("kv_cache_size_tokens"))
     book.put("kv_cache_tokens", size, "metrics")
@@ -261,9 +262,13 @@ def _graphs_counted(facts: TargetFacts) -> bool:
     return version is not None and version >= _GRAPHS_COUNTED
 
 
-def _exceeds(facts: TargetFacts, budget: float, by: float) -> str:
+def _fixed(facts: TargetFacts) -> bool:
     line = facts.lines.get("kv_cache_gib", "")
-    if "kv_cache_memory_bytes" in line or "kv_cache_memory_bytes" in facts.engine_args:
+    return "kv_cache_memory_bytes" in line or facts.engine_args.get("kv_cache_memory_bytes") is not None
+
+
+def _exceeds(facts: TargetFacts, budget: float, by: float) -> str:
+    if _fixed(facts):
         return f"The parts exceed {budget:.2f} GiB (utilization x total) by {by:.2f} GiB: --kv-cache-memory-bytes fixes the KV cache, whatever the utilization says."
     return f"The parts do not add up: they exceed the budget of {budget:.2f} GiB by {by:.2f} GiB. The total, the utilization or the log is of another server."
 
