@@ -34,7 +34,8 @@ class Engine:
             questions.ping()
             return cls(questions, docker.from_env(timeout=None))  # type: ignore[arg-type]  # None is what requests takes for no limit
         except (DockerException, OSError) as error:
-            raise NoEngine(_plain(error)) from None
+            place = os.environ.get("DOCKER_HOST") or "/var/run/docker.sock"
+            raise NoEngine(f"{_plain(error)} ({place})") from None
 
     @staticmethod
     def likely() -> bool:

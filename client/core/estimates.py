@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from client.core.blocks import levels_of
 from client.core.bootstrap import Clusters, Series, Shares, contrast, dependence
 from client.core.findings import Estimate
 from client.core.metrics import Arm, batch_rates, throughput_weights
@@ -117,12 +118,25 @@ def rate_series(arm: Arm, weights: Floats) -> Shares:
     return Shares(weights[ended], (arm.end_ns - arm.start_ns)[ended] / 1e9)
 
 
-def rate_estimate(arm: Arm, weights: Floats, plan: RunPlan) -> Estimate:
-    """Sum over seconds of the measured windows. Its interval: see `client.core.pairing.rate_contrast`."""
+def rate_of(arm: Arm, weights: Floats, plan: RunPlan) -> float | None:
+    """Per second. One lane or an open loop: sum over the seconds of the measured windows.
+
+    Several lanes in a closed loop: Little's law (1961), lanes × Σ weights / Σ time in the system. The window of the measured requests is
+    shared with lead-in and lead-out, so that counting measured completions in it would be too few, and counting all too many.
+    """
+    lanes = levels_of(plan.load)[0].concurrency if plan.load.arrival is Arrival.CLOSED else 1
+    if lanes > 1:
+        held = rate_series(arm, weights)
+        return lanes * held.value() if len(held) else None
     sums, seconds = batch_rates(arm, weights, least=1)
-    if not len(sums):
+    return float(sums.sum() / seconds.sum()) if len(sums) else None
+
+
+def rate_estimate(arm: Arm, weights: Floats, plan: RunPlan) -> Estimate:
+    """`rate_of` with its interval: see `client.core.pairing.rate_contrast`."""
+    value, n = rate_of(arm, weights, plan), int(arm.ok.sum())
+    if value is None:
         return not_measured("1/s")
-    value, n = float(sums.sum() / seconds.sum()), int(arm.ok.sum())
     if plan.load.arrival is Arrival.CLOSED:
         found = contrast([rate_series(arm, weights)], [1.0], False, plan.confidence, (plan.seed, 12)).log
         spread = None if found is None else (math.exp(found.low - found.value), math.exp(found.high - found.value))

@@ -52,13 +52,18 @@ class Seen:
     counters: dict[str, Difference]
     sides: tuple[Sides, ...] = ()
     gpu: dict[str, GpuArm] = field(default_factory=dict)
+    level: int | None = None
+    """Of a sweep, the level looked at; None: the first one, which carries the verdict."""
 
     @property
     def plan(self) -> RunPlan:
         return self.evidence.plan
 
     def health(self, target: str) -> list[WorkerHealth]:
-        return [h for h in self.evidence.health if h.target == target and h.phase is Phase.MEASURE]
+        """Of the level looked at: how busy the generator was at another load says nothing of this one."""
+        mine = [h for h in self.evidence.health if h.target == target and h.phase is Phase.MEASURE]
+        level = min((h.level for h in mine), default=0) if self.level is None else self.level
+        return [h for h in mine if h.level == level]
 
     def median_ms(self, target: str, metric: str) -> float | None:
         arm = self.arms.get(target)

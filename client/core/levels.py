@@ -10,6 +10,8 @@ from client.core.blocks import levels_of
 from client.core.estimates import arm_metrics
 from client.core.evidence import Evidence
 from client.core.findings import Action, Gate, Level, Recommendation
+from client.core.gates import Seen, fired
+from client.core.generator_gates import GENERATOR_LOOKS
 from client.core.metrics import Arm, arm
 from client.core.names import NAMES
 from client.core.pairing import sides
@@ -32,6 +34,11 @@ def levels(evidence: Evidence, gates: tuple[Gate, ...] = ()) -> tuple[Level, ...
     )
 
 
+def from_generator(gates: tuple[Gate, ...]) -> tuple[Gate, ...]:
+    """Those that the load generator's own lateness raised: each level has its own."""
+    return tuple(g for g in gates if g.code.startswith(("generator_", "stamps_late", "gc_pauses", "held_back")))
+
+
 def _level(evidence: Evidence, number: int, load: LoadProfile, value: float, gates: tuple[Gate, ...]) -> Level:
     plan = msgspec.structs.replace(evidence.plan, load=load)
     arms: dict[str, Arm] = {
@@ -39,6 +46,8 @@ def _level(evidence: Evidence, number: int, load: LoadProfile, value: float, gat
     }
     metrics = {name: arm_metrics(mine, plan) for name, mine in arms.items() if len(mine)}
     baseline = plan.targets[0].name
+    here = Seen(evidence=msgspec.structs.replace(evidence, plan=plan), arms=arms, counters={}, level=number)
+    gates = tuple(g for g in gates if g not in from_generator(gates)) + fired(here, GENERATOR_LOOKS)
     compared = {}
     for target in plan.targets[1:]:
         if baseline in metrics and target.name in metrics:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.core.bootstrap import AnySeries, Contrast, Series, contrast
-from client.core.estimates import rate_series, series_of
+from client.core.estimates import rate_of, rate_series, series_of
 from client.core.metrics import Arm, batch_rates, throughput_weights
 from client.core.names import QUANTILES
 from client.core.plan import Arrival, Design, RunPlan
@@ -168,10 +168,7 @@ def rate_contrast(both: Sides, name: str, plan: RunPlan) -> Contrast:
 
 def _window_rate(part: Arm, name: str, plan: RunPlan) -> float | None:
     weights = throughput_weights(part, plan.slos).get(name)
-    if weights is None:
-        return None
-    sums, seconds = batch_rates(part, weights, least=1)
-    return float(sums.sum() / seconds.sum()) if len(sums) else None
+    return None if weights is None else rate_of(part, weights, plan)
 
 
 def _closed_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:

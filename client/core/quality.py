@@ -25,6 +25,8 @@ __all__ = ["Answer", "FrameDecision", "decide_frame", "parity", "target_quality"
 
 FEWEST_FOR_PARITY = 30
 """Fewer images may convict a candidate, but never acquit it."""
+WORTH_LOSING = 10
+"""A baseline whose mean IoU is less than so many margins has no accuracy that a candidate could be shown to keep."""
 _SHARES = {"hit_rate_50", "hit_rate_75", "hit_rate_90", "unreadable_rate"}
 _UNITS = {"mean_iou": "iou", "precision": "share", "recall": "share", **dict.fromkeys(_SHARES, "share")}
 
@@ -116,6 +118,9 @@ def parity(
     floor, between_noise, same_noise, _ = (
         again.estimates(how) if again else (unmeasured, unmeasured, unmeasured, math.nan)
     )
+    own = _mean_iou(baseline, decided)
+    if own is not None and own < WORTH_LOSING * margin:
+        return _nothing_to_lose(own, margin, difference, same)
     word = _word(difference, margin, floor)
     found = Parity(
         word=word,
@@ -134,6 +139,29 @@ def parity(
     )
     sentence, notes = told(found, pairs.images, pairs.unpaired, confidence)
     return msgspec.structs.replace(found, sentence=sentence, notes=notes)
+
+
+def _mean_iou(answers: Sequence[Answer], frame: BoxFrame) -> float | None:
+    """The baseline's own accuracy; None where no truth is known."""
+    judged = [answer for answer in answers if answer.truth]
+    if not judged:
+        return None
+    sums = np.zeros(boxscores.COLUMNS)
+    for answer in judged:
+        boxscores.fill(sums, answer.boxes(frame), answer.truth or ())
+    return float(boxscores.scores(sums)[boxscores.NAMES.index("mean_iou")])
+
+
+def _nothing_to_lose(own: float, margin: float, difference: Estimate, same: Estimate) -> Parity:
+    """A model that finds nothing in either precision is equally bad in both: that is no parity."""
+    return Parity(
+        word=Word.INCONCLUSIVE,
+        sentence=f"Cannot tell whether accuracy holds: the baseline's own mean IoU is {own:.3f}, so there is nothing to lose. "
+        "Look at the answers: is the model trained for this, is the prompt the one of its training, is --box-frame right?",
+        iou_difference=difference,
+        same_text=same,
+        margin=margin,
+    )
 
 
 def _word(difference: Estimate, margin: float, floor: Estimate) -> Word:

@@ -110,7 +110,7 @@ def _same_in_less(pair: _Pair, gpu_name: str | None) -> str | None:
     tokens = f"{pair.old.kv_cache_tokens:,} tokens" if pair.old.kv_cache_tokens is not None else f"{needed:.2f} GiB"
     return (
         f"For less memory instead of more capacity: {pair.new_name} with --gpu-memory-utilization {utilization:.2f} keeps the KV cache of "
-        f"{pair.old_name} ({tokens}) in {utilization * total:.2f} GiB, which leaves {saved:.2f} GiB of {_card(gpu_name, total)} to others."
+        f"{pair.old_name} ({tokens}) in {utilization * total:.2f} GiB, {saved:.2f} GiB less than now, free for others on {_card(gpu_name, total)}."
     )
 
 

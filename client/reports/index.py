@@ -16,13 +16,15 @@ Run = tuple[str, Findings]
 
 
 def render(runs: Sequence[Run], passed_over: Sequence[str], drawn: Chart | None, script: str) -> str:
-    head = ["Started", "Model", "GPU", "Server", "Targets", "Load", "Verdict", "Deciding metric", "Change"]
+    head = ["Started (UTC)", "Verdict", "Change", "What was run"]
     rows = [_row(name, findings) for name, findings in reversed(runs)]
     parts = [
         '<header><p class="meta brand"><span><b>Halfweight</b></span></p><h1>All runs</h1>',
         f'<p class="meta">{len(runs):,} run{"s" if len(runs) != 1 else ""}, newest first. Runs that differ in load or pictures do not compare.</p></header>',
         '<main id="main">',
-        table(head, rows, label="All runs", markup=True) if rows else "<p>No finished run is here yet.</p>",
+        table(head, rows, label="All runs", unbroken=(1, 2), markup=True)
+        if rows
+        else "<p>No finished run is here yet.</p>",
         f'<p class="note">Without readable findings: {safe(", ".join(passed_over))}.</p>' if passed_over else "",
     ]
     specs: tuple[Spec, ...] = ()
@@ -41,22 +43,30 @@ def render(runs: Sequence[Run], passed_over: Sequence[str], drawn: Chart | None,
 
 
 def _row(name: str, findings: Findings) -> list[str]:
+    """When, what came out, by how much, and what was run: the answer first, so that it shows on a small screen."""
+    link = f'<a href="{safe(_address(name))}">{safe(findings.started_utc.replace("T", " ").removesuffix("Z"))}</a>'
+    told = findings.comparison.effects.get(findings.primary) if findings.comparison is not None else None
+    moved = cell(change(told)) if told is not None and findings.valid else ""
+    return [
+        link,
+        _verdict(findings),
+        f'<span class="i">{safe(findings.primary)}</span> {moved}' if moved else "",
+        _what(findings),
+    ]
+
+
+def _what(findings: Findings) -> str:
     first = next(iter(findings.targets.values()), None)
     gpu = next((t.gpu_name for t in findings.targets.values() if t.gpu_name), None)
     versions = sorted({t.server_version for t in findings.targets.values() if t.server_version})
-    link = f'<a href="{safe(_address(name))}">{safe(findings.started_utc.replace("T", " ").removesuffix("Z"))}</a>'
-    told = findings.comparison.effects.get(findings.primary) if findings.comparison is not None else None
-    return [
-        link,
-        safe((first.model if first is not None else None) or "unknown"),
-        "SIMULATED" if findings.simulated else safe(gpu or "unknown"),
-        safe(", ".join(versions) or "unknown"),
-        safe(", ".join(findings.targets)),
-        safe(findings.load),
-        _verdict(findings),
-        safe(findings.primary),
-        cell(change(told)) if told is not None and findings.valid else "",
+    model = (first.model if first is not None else None) or "unknown model"
+    facts = [
+        " and ".join(findings.targets),
+        "SIMULATED GPU" if findings.simulated else gpu or "unknown GPU",
+        f"server {', '.join(versions) or 'unknown'}",
+        findings.load,
     ]
+    return f'{safe(model)}<br><span class="i">{safe(" · ".join(facts))}</span>'
 
 
 def _address(name: str) -> str:
@@ -91,7 +101,7 @@ def _points(runs: Sequence[Run]) -> list[dict[str, object]]:
                 continue
             found.append(
                 {
-                    "run": name, "when": findings.started_utc, "target": f"{pair.candidate}: {findings.primary}", "text": change(effect),
+                    "run": name, "when": findings.started_utc, "target": f"{pair.candidate}: {findings.primary}{' · SIMULATED' if findings.simulated else ''}", "text": change(effect),
                     "value": 100 * (effect.ratio.value - 1), "low": 100 * (low - 1), "high": 100 * (high - 1),
                 }
             )  # fmt: skip

@@ -46,7 +46,9 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 th,td{padding:.42rem .9rem .42rem 0;text-align:left;vertical-align:baseline;border-bottom:1px solid var(--rule)}
 th:last-child,td:last-child{padding-right:0}
 thead th,thead td{border-bottom:1.5px solid var(--ink)}
-thead th{font-weight:600;max-width:20rem;overflow-wrap:anywhere}
+thead th{font-weight:600;min-width:5.5rem;max-width:20rem;overflow-wrap:anywhere}
+thead th:first-child{min-width:7.5rem}
+td:has(br){min-width:16rem}
 tbody th{font-weight:400;min-width:7.5rem;max-width:18rem}
 td.k{white-space:nowrap}
 td.n,th.n{text-align:right;white-space:nowrap}

@@ -246,6 +246,7 @@ class Bodies:
         missing = [number for number in wanted if not self.store.ready(number)]
         await self.store.build_all(missing)
         self._later = deque(number for number in missing if not self.store.ready(number))
+        self._told = True
 
     async def get(self, i: int) -> PreparedRequest:
         """The body with picture `i`: at once when it was prepared."""

@@ -13,9 +13,10 @@ from chrome import Chrome
 
 from client.core.analysis import analyse
 from client.core.evidence import Evidence
+from client.core.findings import Findings
 from client.core.measured import measured_in
 from client.core.series import series_of
-from client.reports import charts, html
+from client.reports import charts, html, index
 
 AXE = "4.14.1"
 CACHE = Path(__file__).parent.parent.parent / ".cache"
@@ -37,7 +38,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, make in {**report_runs.RUNS, "large": report_runs.large}.items():
         found[name] = folder / f"{name}.html"
         found[name].write_text(page_of(make(), script))
+    found["index"] = folder / "index.html"
+    found["index"].write_text(index_of(script))
     return found
+
+
+def index_of(script: str) -> str:
+    runs = [(f"run-{name}", findings_of(make())) for name, make in report_runs.RUNS.items()]
+    return index.render(runs, ("half",), index.trend(runs), script)
+
+
+def findings_of(evidence: Evidence) -> Findings:
+    return analyse(evidence, measured_in(evidence))
 
 
 @pytest.fixture(scope="session")

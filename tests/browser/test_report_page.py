@@ -15,7 +15,7 @@ from client.reports import charts
 
 pytestmark = pytest.mark.browser
 
-KINDS = [*report_runs.RUNS, "large"]
+KINDS = [*report_runs.RUNS, "large", "index"]
 WIDTHS = (360, 1440)
 LIMIT_BYTES = 5_000_000
 LIMIT_MS = 2000.0
@@ -50,7 +50,7 @@ def test_a_page_draws_quietly_and_fits(
         chrome.picture(Path(SHOTS) / f"{kind}-{width}-{'dark' if dark else 'light'}.png")
 
 
-@pytest.mark.parametrize("kind", ["normal", "invalid", "one-target", "sweep", "all-failed", "sizes"])
+@pytest.mark.parametrize("kind", ["normal", "invalid", "one-target", "sweep", "all-failed", "sizes", "index"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_nothing_serious_stands_in_anyones_way(
     chrome: Chrome, pages: dict[str, Path], axe: str, kind: str, dark: bool
@@ -151,6 +151,19 @@ def test_a_tooltip_holds_text(chrome: Chrome, pages: dict[str, Path]) -> None:
     assert chrome.js("document.querySelector('#vg-tooltip-element.visible').innerText.includes('<img src=x')")
     assert chrome.js("document.querySelectorAll('#vg-tooltip-element img').length") == 0
     assert chrome.js("window.pwned") is None
+
+
+def test_on_paper_everything_is_open_and_light(chrome: Chrome, pages: dict[str, Path]) -> None:
+    chrome.view(1440, dark=True)
+    chrome.open(pages["normal"])
+    chrome.drawn()
+    chrome.send(
+        "Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}]
+    )
+    assert chrome.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert chrome.js("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert chrome.js("document.querySelector('details table').getBoundingClientRect().height") > 50
+    chrome.send("Emulation.setEmulatedMedia", media="")
 
 
 def test_the_bundle_is_the_same_every_time() -> None:

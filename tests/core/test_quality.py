@@ -503,3 +503,11 @@ def coverage(values: Callable[[], np.ndarray[tuple[int], np.dtype[np.float64]]],
         found = by_image(rows, lambda sums: sums[..., :1] / sums[..., 1:], Resampling(seed=seed, resamples=500))
         inside += bool(found.low[0] <= truth <= found.high[0])
     return inside / 400
+
+
+@pytest.mark.parametrize("text", [None, "", "there is no table", "[0.9, 0.9, 0.99, 0.99]"])
+def test_two_targets_that_both_find_nothing_are_not_called_as_accurate(text: str | None) -> None:
+    """Found on a model with random weights: both answer nothing, and "accuracy holds" would be a lie."""
+    found = parity(answers([text] * 60), answers([text] * 60), BoxFrame.UNIT)
+    assert found.word is Word.INCONCLUSIVE
+    assert "nothing to lose" in found.sentence

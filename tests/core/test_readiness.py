@@ -109,6 +109,10 @@ def test_the_sum_of_both_shares(utilization: float, isolate: bool, refused: bool
     assert bool(codes & {"utilization", "utilization_sum"}) is refused
 
 
+def test_a_gated_model_with_a_token_that_the_hub_takes_is_fine() -> None:
+    assert fatal(wish(), host(gated=True, token=True)) == {}
+
+
 def test_our_own_servers_do_not_stand_in_our_way() -> None:
     busy = msgspec.structs.replace(H100, free_gib=5.0)
     assert "gpu_in_use" in fatal(wish(), host(gpus=(busy,)))

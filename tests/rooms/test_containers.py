@@ -114,8 +114,10 @@ async def test_a_guarded_wait_ends_with_the_container(tmp_path: Path) -> None:
             cancelled.append(True)
             raise
 
+    begun = asyncio.get_running_loop().time()
     with pytest.raises(ContainerEnded, match="ended with code 1 before it answered"):
-        await asyncio.wait_for(containers.guard(wait_for_ever()), 5)
+        await asyncio.wait_for(containers.guard(wait_for_ever()), 10)
+    assert asyncio.get_running_loop().time() - begun < 5
     assert cancelled == [True]
     containers.close()
 
@@ -176,6 +178,8 @@ async def test_a_server_that_ends_while_it_starts(tmp_path: Path) -> None:
     with pytest.raises(ContainerEnded, match="ended with code 1 before it was healthy") as caught:
         await containers.up("fp8")
     assert "CUDA out of memory" in caught.value.fact
+    await asyncio.sleep(0.5)
+    assert containers.failure is None, "it is told once, by whoever started it"
     containers.close()
 
 
@@ -195,6 +199,19 @@ async def test_without_a_health_check_the_log_tells_that_it_serves(tmp_path: Pat
     await asyncio.sleep(0.2)
     assert not rising.done()
     engine.by_id["fp8"].say(5, "INFO:     Application startup complete.")
+    assert await asyncio.wait_for(rising, 5) is True
+    containers.close()
+
+
+async def test_with_a_health_check_its_word_counts_and_not_the_log(tmp_path: Path) -> None:
+    engine = pair(running=False, health="starting")
+    containers = room(engine, tmp_path, isolate=True)
+    rising = asyncio.create_task(containers.up("fp8"))
+    await asyncio.sleep(0.1)
+    engine.by_id["fp8"].say(5, "INFO:     Application startup complete.")
+    await asyncio.sleep(1.0)
+    assert not rising.done()
+    engine.by_id["fp8"].health = "healthy"
     assert await asyncio.wait_for(rising, 5) is True
     containers.close()
 

@@ -98,6 +98,7 @@ async def test_no_server_sees_a_picture_twice_in_one_life_before_quality(tmp_pat
     assert set(kept.images) == {("a", 1), ("b", 1), ("a", 2)}
     for images in kept.images.values():
         assert len(images) == len(set(images))
+    assert not set(kept.images["a", 1]) & set(kept.images["a", 2]), "a disk cache may outlive a start"
 
 
 async def test_one_target_alone_is_started_once(tmp_path: Path) -> None:

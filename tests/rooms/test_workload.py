@@ -299,3 +299,16 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").chmod(0)
     with pytest.raises(UsageError, match=r"a\.jpg cannot be read"):
         open_pictures(Workload(images=str(tmp_path)), 0, 1)
+
+
+async def test_a_prepared_block_draws_nothing_of_the_next_one() -> None:
+    """Found on a GPU host: pictures of later blocks were drawn inside the block that was measured, and the load generator was late."""
+    pictures = open_pictures(Workload(width=64, height=64), 0, 200)
+    bodies = Bodies(pictures, Workload(width=64, height=64), "m")
+    try:
+        await bodies.prepare(range(8))
+        for number in range(8):
+            await bodies.get(number)
+        assert [number for number in range(8, 200) if bodies.store.busy(number) or bodies.store.ready(number)] == []
+    finally:
+        bodies.close()

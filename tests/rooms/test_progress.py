@@ -1,0 +1,117 @@
+"""What is shown while a run goes on: true figures, whole lines without a terminal, silence when asked."""
+
+from __future__ import annotations
+
+import io
+
+import made
+import pytest
+from rich.console import Console
+
+from client.core.records import Outcome, Phase
+from client.progress import Figures, Live, Plain, Quiet, choose, duration
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def filled(clock: Clock, figures: Figures | Plain | Live, count: int = 10, every_s: float = 0.5) -> None:
+    for k in range(count):
+        clock.now += every_s
+        record = made.record("bf16" if k % 2 else "fp8", k, 0.0, ttft_ms=100 if k % 2 else 200)
+        figures.add(record) if isinstance(figures, Figures) else figures.record(record)
+
+
+def test_rate_and_time_left_are_of_this_stage() -> None:
+    clock = Clock()
+    figures = Figures(clock)
+    figures.stage("measuring", 30)
+    filled(clock, figures)
+    assert figures.rate() == pytest.approx(2.0)
+    assert figures.left_s() == pytest.approx(10.0)
+    assert figures.pace() == "10/30 · 2.0/s · 10 s left"
+    figures.stage("next", None)
+    assert figures.rate() is None
+    assert figures.pace() == ""
+
+
+def test_medians_are_kept_by_target_over_stages() -> None:
+    clock = Clock()
+    figures = Figures(clock)
+    filled(clock, figures)
+    figures.stage("next", 5)
+    assert figures.medians() == {"fp8": "p50 314 ms", "bf16": "p50 214 ms"}
+
+
+def test_only_measured_requests_enter_the_median() -> None:
+    figures = Figures(Clock())
+    figures.add(made.record("fp8", 0, 0.0, phase=Phase.COLD, ttft_ms=5000))
+    assert figures.medians() == {}
+
+
+def test_errors_are_told_by_kind_and_target() -> None:
+    figures = Figures(Clock())
+    for status in (429, 429, 503):
+        figures.add(made.failed("fp8", 0, 0.0, Outcome.HTTP_ERROR, status=status))
+    figures.add(made.failed("bf16", 0, 0.0, Outcome.REFUSED))
+    assert figures.errors() == {"fp8": "2 http_429, 1 http_503", "bf16": "1 refused"}
+    assert "fp8 failed: 2 http_429, 1 http_503" in figures.line()
+
+
+def test_a_log_gets_whole_lines_now_and_then() -> None:
+    clock, out = Clock(), io.StringIO()
+    plain = Plain(out, clock)
+    plain.stage("measuring fp8", 40)
+    filled(clock, plain, 24)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "measuring fp8 …"
+    assert lines[1] == "measuring fp8: 10/40 · 2.0/s · 15 s left  fp8 p50 314 ms  bf16 p50 214 ms"
+    assert len(lines) == 3
+    assert "\x1b" not in out.getvalue()
+    assert "\r" not in out.getvalue()
+
+
+def test_names_cannot_steer_the_terminal() -> None:
+    clock, out = Clock(), io.StringIO()
+    plain = Plain(out, clock)
+    plain.stage("measuring \x1b[2Jfp8", 1)
+    clock.now += 9
+    plain.record(made.record("fp8\x1b]0;x\x07", 0, 0.0))
+    assert len(out.getvalue().splitlines()) == 2
+    assert out.getvalue().replace("\n", "").isprintable()
+
+
+def test_a_terminal_sees_stage_bar_medians_and_errors() -> None:
+    clock, out = Clock(), io.StringIO()
+    live = Live(Console(file=out, force_terminal=True, width=100, color_system=None), clock)
+    live.stage("measuring [fp8]", 30)
+    filled(clock, live)
+    live.record(made.failed("fp8", 9, 0.0, Outcome.TIMEOUT_IDLE))
+    live.note("a [fact]")
+    live._live.refresh()
+    live.close()
+    shown = out.getvalue()
+    for words in ("measuring [fp8]", "11/30", "left", "p50 214 ms", "failed: 1 timeout_idle", "a [fact]", "━"):
+        assert words in shown
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    quiet = choose(True)
+    assert isinstance(quiet, Quiet)
+    quiet.stage("x", 1)
+    quiet.record(made.record("fp8", 0, 0.0))
+    quiet.note("y")
+    quiet.close()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
