@@ -26,6 +26,8 @@ from client.errors import RunDirError
 
 MANIFEST_VERSION = 1
 NO_MASK = Mask()
+MAX_WHOLE_BYTES = 64 * 1024 * 1024
+"""Of a file that is read whole (a manifest, a log, a page) so much; start-ups and counters stand at the beginning."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """A longer line is no record of ours: set aside without being read into memory."""
 
@@ -201,10 +203,18 @@ def lines_of(path: Path) -> Iterator[bytes]:
             yield line
 
 
+def read_whole(path: Path) -> bytes:
+    """The beginning of a regular file, up to MAX_WHOLE_BYTES. Anything else there, a pipe say, would make a reader wait. Raises OSError."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path.name} is no file")
+    with path.open("rb") as file:
+        return file.read(MAX_WHOLE_BYTES)
+
+
 def read_lines(path: Path, kind: type[Line]) -> tuple[tuple[Line, ...], int]:
     """All readable lines of one kind, and how many were set aside. A missing file has none of either."""
-    if not path.exists():
-        return (), 0
+    if not path.is_file():
+        return (), int(path.exists())
     decoder = msgspec.json.Decoder(kind)
     items, torn = [], 0
     for line in lines_of(path):
@@ -220,18 +230,18 @@ def read_lines(path: Path, kind: type[Line]) -> tuple[tuple[Line, ...], int]:
 def read_manifest(path: Path) -> Manifest:
     file = path / "manifest.json"
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Manifest)
+        return msgspec.json.decode(read_whole(file), type=Manifest)
     except FileNotFoundError:
         hint = "Give the folder of one run, for example results/20261125T020230Z-a1b2c3."
         raise RunDirError(f"{path} is no run directory: it has no manifest.json.", hint) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise RunDirError(f"{file} cannot be read: {error}.", "The other files of the run are untouched.") from error
 
 
 def read_run(path: Path) -> Evidence:
     """Everything that a run left behind. Raises RunDirError when there is no readable manifest."""
     manifest = read_manifest(path)
-    files = sorted(path.glob("requests*.jsonl"))
+    files = [file for file in sorted(path.glob("requests*.jsonl")) if file.is_file()]
     records, torn = RecordTable.from_lines(line for file in files for line in lines_of(file))
     images, torn_images = read_lines(path / "images.jsonl", ImageFact)
     windows, torn_windows = read_lines(path / "phases.jsonl", PhaseWindow)
@@ -263,8 +273,8 @@ def _read_gpu(path: Path) -> tuple[tuple[GpuEvidence, ...], int]:
     torn = 0
     for header in sorted(path.glob("gpu*.json")):
         try:
-            evidence = msgspec.json.decode(header.read_bytes(), type=GpuEvidence)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            evidence = msgspec.json.decode(read_whole(header), type=GpuEvidence)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError):
             torn += 1
             continue
         samples, cut = read_lines(header.with_suffix(".jsonl"), GpuSample)
@@ -276,19 +286,24 @@ def _read_gpu(path: Path) -> tuple[tuple[GpuEvidence, ...], int]:
 def _read_server(path: Path, target: str) -> ServerEvidence:
     folder = path / "servers" / re.sub(r"[^A-Za-z0-9._-]", "_", target)
     try:
-        evidence = msgspec.json.decode((folder / "server.json").read_bytes(), type=ServerEvidence)
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+        evidence = msgspec.json.decode(read_whole(folder / "server.json"), type=ServerEvidence)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError):
         evidence = ServerEvidence(target=target)
-    log = folder / "server.log"
     return msgspec.structs.replace(
         evidence,
-        log_text=log.read_text(errors="replace") if log.exists() else None,
+        log_text=_text_of(folder / "server.log"),
         before=_with_text(evidence.before, folder / "metrics-before.txt"),
         after=_with_text(evidence.after, folder / "metrics-after.txt"),
     )
 
 
 def _with_text(snapshot: ServerSnapshot | None, path: Path) -> ServerSnapshot | None:
-    if snapshot is None or not path.exists():
-        return snapshot
-    return msgspec.structs.replace(snapshot, text=path.read_text(errors="replace"))
+    text = None if snapshot is None else _text_of(path)
+    return snapshot if snapshot is None or text is None else msgspec.structs.replace(snapshot, text=text)
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return read_whole(path).decode(errors="replace")
+    except OSError:
+        return None
