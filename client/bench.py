@@ -78,7 +78,10 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
     """Measures, writes the run directory, prints the verdict; returns the exit code. Raises HalfweightError."""
     replay = None if plan.load.replay_of is None else arrivals_of(Path(plan.load.replay_of))
     pictures = open_pictures(
-        plan.workload, plan.seed, arm_plan(plan.load, plan.seed, replay=replay).images + plan.quality
+        plan.workload,
+        plan.seed,
+        arm_plan(plan.load, plan.seed, replay=replay).images + plan.quality,
+        allow_outside=asked.allow_outside,
     )
     run_dir = RunDir.create(out, mask=Mask(asked.keys.values()))
     manifest = Manifest(
@@ -88,6 +91,9 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
         anchor=host.anchor(),
         host=host.facts(),
         versions=host.versions(),
+        command=tuple(sys.argv[1:]),
+        pictures=pictures.note,
+        distinct_pictures=pictures.distinct,
     )
     run_dir.write_manifest(manifest)
     try:
@@ -102,11 +108,13 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
                 run_dir.write_server(with_files(one.server, one.target, asked.model_config))
             progress.note(f"Pictures: {pictures.note}.")
             interrupted = asyncio.run(measure(placed, asked, met, pictures, run_dir, progress, replay, containers))
-    except HalfweightError:
-        run_dir.discard_if_empty()
-        raise
-    finally:
+    except HalfweightError as error:
         run_dir.close()
+        progress.close()
+        if not run_dir.discard_if_empty():
+            _report_what_there_is(run_dir.path, error)
+        raise
+    run_dir.close()
     ended = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     run_dir.write_manifest(
         msgspec.structs.replace(manifest, ended_utc=ended, interrupted=interrupted, complete=not interrupted)
@@ -119,6 +127,19 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
     progress.close()
     show(findings, run_dir.path)
     return exit_code(findings)
+
+
+def _report_what_there_is(path: Path, error: HalfweightError) -> None:
+    """A run that ends by an error keeps what was measured, and says where."""
+    from client.report import show, write_reports
+
+    try:
+        findings = write_reports(path)
+        if any(target.requests_sent for target in findings.targets.values()):
+            show(findings, path)
+    except HalfweightError:
+        pass  # the first error is the one to tell
+    error.hint = f"{error.hint} What was recorded is in {path}/.".strip()
 
 
 def at_once(plan: RunPlan, met: tuple[Introduction, ...], pictures: Pictures) -> Iterator[str]:

@@ -59,6 +59,19 @@ def _target_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--model", action="append", default=[], metavar="[NAME=]MODEL", help=f"served model name; {per}")
     group.add_argument(
+        "--precision", action="append", default=[], metavar="[NAME=]PRECISION", help="what its weights are served in"
+    )
+    group.add_argument(
+        "--served-image", action="append", default=[], metavar="[NAME=]IMAGE", help="container image, for the report"
+    )
+    group.add_argument(
+        "--engine-args",
+        action="append",
+        default=[],
+        metavar="[NAME=]ARGUMENTS",
+        help="engine arguments, for the report and the check that both arms differ in the precision alone",
+    )
+    group.add_argument(
         "--api-key-env",
         action="append",
         default=[],

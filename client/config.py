@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,12 @@ from client.remote import base_url, elsewhere, parse_timeouts, read_keys, refuse
 TARGETS_FILE = Path(__file__).parent.parent / "server" / "targets.toml"
 PROFILES = ("rtx-6000-ada", "h100")
 MAX_TARGETS_FILE_BYTES = 1_000_000
+FLAGS = {
+    "url": "--url", "model": "--model", "precision": "--precision", "image": "--served-image", "args": "--engine-args",
+    "price_usd_per_hour": "--price", "api_key_env": "--api-key-env", "api_key_file": "--api-key-file",
+    "server_log": "--server-log", "sidecar": "--sidecar",
+}  # fmt: skip
+"""The flag that overrides each field of a target."""
 
 
 class TargetEntry(BaseModel):
@@ -128,7 +135,9 @@ def _targets(arguments: argparse.Namespace, environment: Mapping[str, str]) -> t
         raise UsageError(f"--simulate {arguments.simulate}: no such profile.", f"Known: {', '.join(PROFILES)}.")
     tables = read_targets_file(Path(arguments.targets) if arguments.targets else TARGETS_FILE)
     flags = _per_target_flags(arguments)
-    names = list(dict.fromkeys(arguments.target or ["bf16", "fp8"]))
+    names = list(dict.fromkeys(arguments.target or (list(tables) if arguments.targets else ["bf16", "fp8"])))
+    if arguments.simulate is not None:
+        _refuse_flags_of_real_servers(arguments)
     for name in names:
         if (
             name not in tables
@@ -170,42 +179,58 @@ def read_targets_file(path: Path) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def _per_target_flags(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
+def _refuse_flags_of_real_servers(arguments: argparse.Namespace) -> None:
+    for flag in ("url", "model", "api_key_env", "server_log", "sidecar"):
+        if getattr(arguments, flag):
+            raise UsageError(
+                f"--{flag.replace('_', '-')} and --simulate together: a simulated server is not asked for that.",
+                "Leave one of them out.",
+            )
+
+
+def _per_target_flags(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """{"fp8": {"url": …}, "": {…}} where the empty name stands for every target."""
-    known = {"url": arguments.url, "model": arguments.model, "api_key_env": arguments.api_key_env,
-             "api_key_file": arguments.api_key_file, "price_usd_per_hour": arguments.price, "server_log": arguments.server_log, "sidecar": arguments.sidecar}  # fmt: skip
-    found: dict[str, dict[str, str]] = {}
-    for field, values in known.items():
-        for value in values:
+    found: dict[str, dict[str, Any]] = {}
+    for field, flag in FLAGS.items():
+        for value in getattr(arguments, flag.removeprefix("--").replace("-", "_")):
             name, equals, rest = value.partition("=")
             named = bool(equals) and re.fullmatch(r"[A-Za-z0-9._-]+", name) is not None
-            found.setdefault(name if named else "", {})[field] = rest if named else value
+            text = rest if named else value
+            found.setdefault(name if named else "", {})[field] = shlex.split(text) if field == "args" else text
+    return found
+
+
+def _from_environment(prefix: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """HALFWEIGHT_FP8_URL and so on. Only known fields: HALFWEIGHT_FP8_BLOCK_URL may be of a target named fp8-block."""
+    found: dict[str, Any] = {}
+    for field in TargetEntry.model_fields:
+        value = environment.get(prefix + field.upper())
+        if value:
+            found[field] = shlex.split(value) if field == "args" else value
     return found
 
 
 def _target(
     name: str,
     table: dict[str, Any],
-    flags: dict[str, dict[str, str]],
+    flags: dict[str, dict[str, Any]],
     arguments: argparse.Namespace,
     environment: Mapping[str, str],
 ) -> Target:
     prefix = f"HALFWEIGHT_{re.sub(r'[^A-Za-z0-9]', '_', name).upper()}_"
-    from_environment = {
-        key.removeprefix(prefix).lower(): value
-        for key, value in environment.items()
-        if key.startswith(prefix) and value
-    }
+    from_environment = _from_environment(prefix, environment)
     fields = {**table, **from_environment, **flags.get("", {}), **flags.get(name, {})}
     if arguments.simulate:
         # A simulated server stands in for the real one: only the name and the precision of the target remain.
-        fields = {"url": "http://127.0.0.1:0", "precision": table.get("precision", name)}
+        price = fields.get("price_usd_per_hour")
+        fields = {"url": "http://127.0.0.1:0", "precision": table.get("precision", name), "price_usd_per_hour": price}
     try:
         entry = TargetEntry.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        hint = f"It comes from targets.toml, {prefix}{where.upper()} or --{where.replace('_', '-')}."
+        flag = f" or {FLAGS[where]}" if where in FLAGS else ""
+        hint = f"It comes from targets.toml, {prefix}{where.upper()}{flag}."
         message = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"target {name}, {where}: {message}.", hint) from None
     kind = entry.kind or kind_of(entry.url)
@@ -246,7 +271,7 @@ def _workload(arguments: argparse.Namespace) -> Workload:
         images=arguments.images,
         width=width,
         height=height,
-        max_side=max(_at_least("--max-side", arguments.max_side, 56), 56),
+        max_side=_at_least("--max-side", arguments.max_side, 56),
         repeat_image=arguments.repeat_image,
         prompt=arguments.prompt,
         system_prompt=arguments.system_prompt,
@@ -326,9 +351,14 @@ def percent(text: str, flag: str) -> float:
     return _between(flag, value, 0.0, 1.0)
 
 
+EXAMPLES = {"--requests": 30, "--warmup": 5, "--max-tokens": 64, "--max-side": 1024, "--concurrency": 16}
+
+
 def _at_least(flag: str, value: int, least: int) -> int:
     if value < least:
-        raise UsageError(f"{flag} {value}: must be at least {least}.", f"For example {flag} {max(least, 30)}.")
+        raise UsageError(
+            f"{flag} {value}: must be at least {least}.", f"For example {flag} {EXAMPLES.get(flag, least)}."
+        )
     return value
 
 

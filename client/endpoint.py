@@ -179,7 +179,7 @@ class Endpoint:
                 error=chat.error,
                 unreadable=chat.bad,
                 finish_reason=chat.finish_reason,
-                has_token=chat.last_token_ns is not None,
+                has_token=chat.last_token_ns is not None and chat.completion_tokens != 0,
                 chunks=len(chat.chunk_ns),
                 beginning=bytes(intake.kept),
             )

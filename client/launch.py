@@ -72,7 +72,7 @@ class SimulatedServers:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HALFWEIGHT_PARENT": str(os.getpid())},
                 # A group of its own: Ctrl-C in the terminal is for the client, which still has requests in flight.
                 process_group=0,
             )

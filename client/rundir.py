@@ -45,6 +45,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     host: dict[str, str] = {}
     versions: dict[str, str] = {}
     command: tuple[str, ...] = ()
+    pictures: str = ""
+    """Where the pictures came from, in a sentence."""
+    distinct_pictures: int | None = None
+    """How many different originals; the others are variants of them."""
     ended_utc: str | None = None
     interrupted: bool = False
     complete: bool = False
@@ -168,11 +172,13 @@ class RunDir:
         folder = self.server_dir(facts.target).relative_to(self.path)
         self.write_file(f"{folder}/container.json", msgspec.json.format(msgspec.json.encode(facts), indent=1))
 
-    def discard_if_empty(self) -> None:
+    def discard_if_empty(self) -> bool:
         """Takes the folder away again when not one request was recorded: a run that never began leaves nothing to explain."""
         self.close()
-        if self.path.exists() and not any(file.stat().st_size for file in self.path.glob("requests*.jsonl")):
-            shutil.rmtree(self.path, ignore_errors=True)
+        if any(file.stat().st_size for file in self.path.glob("requests*.jsonl")):
+            return False
+        shutil.rmtree(self.path, ignore_errors=True)
+        return True
 
     def close(self) -> None:
         for file in self._files.values():
@@ -246,6 +252,7 @@ def read_run(path: Path) -> Evidence:
         started_utc=manifest.started_utc,
         plan=manifest.plan,
         anchor=manifest.anchor,
+        distinct_pictures=manifest.distinct_pictures,
         records=records,
         images={image.image_id: image for image in images},
         windows=windows,

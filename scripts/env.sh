@@ -41,13 +41,15 @@ ensure_env() {
     python=$(find_python) || exit 2
     exec 9>"$root/.venv.lock"
     if command -v flock >/dev/null; then flock 9; fi
-    cmp -s "$lock" "$stamp" && [ -x "$venv/bin/python" ] && return 0
+    # Another start may have set it up meanwhile. The lock must not travel into what is started next.
+    cmp -s "$lock" "$stamp" && [ -x "$venv/bin/python" ] && { exec 9>&-; return 0; }
     say "setting up the environment from $1 (once, about a minute)"
     [ -x "$venv/bin/pip" ] || make_venv "$python" || exit 2
     "$venv/bin/pip" install -qq --disable-pip-version-check --no-deps --require-hashes -r "$lock" \
         || { say "installing the packages of $1 failed; the lines above say why"; exit 2; }
     cp "$lock" "$stamp"
     # The test environment holds everything that the run environment does, at the same versions.
+    exec 9>&-
     [ "$1" != requirements-dev.lock ] || cp "$root/requirements.lock" "$venv/.lock-requirements.lock"
 }
 

@@ -158,7 +158,9 @@ async def serve(settings: Settings, sock: socket.socket, args: argparse.Namespac
 
 
 def die_with_parent() -> None:
-    parent = os.getppid()
+    parent = int(
+        os.environ.get("HALFWEIGHT_PARENT") or os.getppid()
+    )  # the parent may have gone while this module was imported
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit(0)

@@ -39,8 +39,9 @@ class Engine:
 
     @staticmethod
     def likely() -> bool:
-        """Whether it is worth asking: without a socket the docker package need not even be tried."""
-        return bool(os.environ.get("DOCKER_HOST")) or Path("/var/run/docker.sock").exists()
+        """Whether it is worth asking: there is a socket, and so the engine of this host. Ports of another host's engine are not ours."""
+        place = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        return place.startswith("unix://") and Path(place.removeprefix("unix://")).exists()
 
     def close(self) -> None:
         self._questions.close()

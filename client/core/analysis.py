@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import numpy as np
 
 from client.core.across import WARNING
-from client.core.counters import Difference, difference
+from client.core.counters import Difference, answered, difference
 from client.core.estimates import NOT_MEASURED, arm_metrics, single_request
 from client.core.evidence import Evidence, ServerEvidence
 from client.core.findings import (
@@ -84,7 +86,7 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         requests_sent=len(mine),
         requests_ok=int(mine.ok.sum()),
         errors=evidence.records.counts(mine.rows[~mine.ok]),
-        cold_start=single_request(cold),
+        cold_start=_cold_start(cold, warm, server),
         warm_up=_warm_up(warm, seen.plan),
         warm_up_end=_warm_up_end(warm, mine),
         metrics=metrics,
@@ -99,6 +101,17 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         gpu_name=by_target(evidence.gpu, name).info.get("name"),
         notes=_notes(mine, server),
     )
+
+
+def _cold_start(cold: Arm, warm: Arm, server: ServerEvidence | None) -> dict[str, Estimate]:
+    """The first request of this run. A server that had answered others before was not cold, and the note says so."""
+    found = single_request(cold)
+    before = None if server is None or server.before is None else answered(server.before.text)
+    earlier = 0 if before is None else before - int(cold.ok.sum()) - int(warm.ok.sum())
+    if earlier <= 0:
+        return found
+    note = f"not cold: the server had answered {earlier:,} requests before"
+    return {name: msgspec.structs.replace(item, note=note) for name, item in found.items()}
 
 
 def _warm_up(warm: Arm, plan: RunPlan) -> dict[str, Estimate]:
@@ -206,6 +219,27 @@ def spoiled_by(gates: tuple[Gate, ...], primary: str) -> tuple[str, ...]:
     return tuple(gate.fact for gate in gates if spoils(gate, primary))
 
 
+def unknown_of(targets: dict[str, TargetFindings]) -> tuple[str, ...]:
+    """What a reader would look for and no target could tell. Said, because a row that is missing is not noticed."""
+    looked_for: dict[str, Callable[[TargetFindings], object]] = {
+        "end-to-end latency": lambda t: _value(t.metrics.get("e2e_ms_p50")),
+        "time to first token": lambda t: _value(t.metrics.get("ttft_ms_p50")),
+        "time per output token": lambda t: _value(t.metrics.get("tpot_ms_p50")),
+        "model weights": lambda t: t.memory.weights_gib,
+        "KV cache": lambda t: t.memory.kv_cache_tokens or t.memory.kv_cache_gib,
+        "GPU memory": lambda t: t.memory.whole_gpu_peak_gib or t.memory.whole_gpu_idle_gib or t.memory.process_gib,
+        "accuracy (mean IoU)": lambda t: t.quality,
+        "energy per request": lambda t: _value(t.energy.get("joules_per_request")),
+        "cost of 1,000 images": lambda t: _value(t.cost.get("usd_per_1000_images")),
+        "cache hits": lambda t: _value(t.caches.get("prefix_hit_rate")),
+    }
+    return tuple(name for name, find in looked_for.items() if all(find(t) is None for t in targets.values()))
+
+
+def _value(item: Estimate | None) -> float | None:
+    return None if item is None else item.value
+
+
 def _simulated_note(plan: RunPlan) -> str | None:
     if not plan.simulated:
         return None
@@ -221,7 +255,12 @@ def _composed(
     steps = levels(evidence, gates)
     missing = missing_facts(comparisons[0]) if comparisons else ()
     if comparisons:
-        advice = recommend(comparisons[0], plan.primary, load, reasons[0] if reasons else None, missing)
+        spoiled = reasons[0] if reasons else None
+        every = [recommend(pair, plan.primary, load, spoiled, missing) for pair in comparisons]
+        advice = every[0]
+        if len(every) > 1 and spoiled is None:
+            told = " ".join(f"{pair.candidate}: {one.sentence}" for pair, one in zip(comparisons, every, strict=True))
+            advice = msgspec.structs.replace(advice, sentence=told)
         advice = over_levels(advice, steps, comparisons[0].candidate, plan.primary)
     else:
         advice = Recommendation(
@@ -237,7 +276,7 @@ def _composed(
         interrupted=evidence.interrupted,
         question=question(plan),
         load=load,
-        workload=workload_sentence(plan, targets),
+        workload=workload_sentence(plan, targets, evidence.distinct_pictures),
         confidence=plan.confidence,
         primary=plan.primary,
         min_effect=plan.min_effect,
@@ -248,7 +287,7 @@ def _composed(
         knees={name: None if (at := knee(steps, name)) is None else at.label for name in targets} if steps else {},
         gates=gates,
         recommendation=advice,
-        not_measured=missing,
+        not_measured=tuple(dict.fromkeys((*unknown_of(targets), *missing))),
         torn_lines=evidence.torn_lines,
         host=evidence.host,
         versions=evidence.versions,

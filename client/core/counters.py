@@ -132,3 +132,9 @@ def config_differences(a: dict[str, str], b: dict[str, str]) -> list[str]:
         for key in sorted(a.keys() & b.keys())
         if a[key] != b[key] and not _RESULT_OF_PRECISION.search(key)
     ]
+
+
+def answered(text: str | None) -> int | None:
+    """Requests that the server had finished when it wrote this page; None when the page does not say."""
+    count = None if text is None else read_page(text).counters.get("requests")
+    return None if count is None else int(count)

@@ -34,7 +34,8 @@ def worst_disagreements(
 
     Images on which both give the same boxes, or neither gives one, are left out.
     """
-    frame = decide_frame([*baseline, *candidate], frame).frame
+    if frame is BoxFrame.AUTO:  # a declared frame stands, and looking at every answer takes time
+        frame = decide_frame([*baseline, *candidate], frame).frame
     mine, yours = keyed(baseline), keyed(candidate)
     found = (_disagreement(a, yours[key], frame) for key, a in mine.items() if key in yours)
     ranked = sorted((item for item in found if item is not None and item.between < 1.0), key=_rank)

@@ -17,6 +17,10 @@ from client.core.stats import Floats, least_n, order_interval, quantile, t_inter
 NOT_MEASURED = "not measured"
 
 
+MERGED_SHARE = 0.05
+"""Chunks that share a stamp were merged on the way: above this share the gaps are those of the network, not of the model."""
+
+
 def not_measured(unit: str = "", note: str = NOT_MEASURED) -> Estimate:
     return Estimate(unit=unit, note=note)
 
@@ -25,6 +29,10 @@ def arm_metrics(arm: Arm, plan: RunPlan) -> dict[str, Estimate]:
     """Keys as in TargetFindings.metrics."""
     found: dict[str, Estimate] = {}
     for metric in LATENCIES:
+        if metric == "itl" and len(arm.gaps) and (merged := float((arm.gaps == 0).mean())) > MERGED_SHARE:
+            note = f"not measured: {merged:.0%} of the chunks arrived together with the one before"
+            found |= {f"itl_ms_{stat}": not_measured("ms", note) for stat in (*QUANTILES, "mean")}
+            continue
         values, effective = latency_values(arm, metric)
         ordered = np.sort(values)
         for stat, p in QUANTILES.items():
@@ -134,6 +142,8 @@ def rate_of(arm: Arm, weights: Floats, plan: RunPlan) -> float | None:
 
 def rate_estimate(arm: Arm, weights: Floats, plan: RunPlan) -> Estimate:
     """`rate_of` with its interval: see `client.core.pairing.rate_contrast`."""
+    if not arm.counted.any():
+        return not_measured("1/s")  # nothing but cancelled requests says nothing of the server
     value, n = rate_of(arm, weights, plan), int(arm.ok.sum())
     if value is None:
         return not_measured("1/s")

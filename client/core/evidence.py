@@ -66,6 +66,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     health: tuple[WorkerHealth, ...] = ()
     servers: dict[str, ServerEvidence] = {}
     gpu: tuple[GpuEvidence, ...] = ()
+    distinct_pictures: int | None = None
+    """Different originals that the run drew on; None in runs of before it was written down."""
     torn_lines: int = 0
     interrupted: bool = False
     complete: bool = True

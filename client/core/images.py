@@ -97,7 +97,9 @@ def _unreadable(name: str, error: Exception) -> UsageError:
 
 
 def orientation(picture: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 when there is none or it cannot be read."""
+    """The EXIF orientation that is still to be applied, 1 to 8; 1 when there is none or it cannot be read."""
+    if picture.format == "TIFF":
+        return 1  # Pillow's TIFF reader turns the pixels by itself, and tells the turned size from the start
     try:
         value = picture.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block says nothing about the pixels

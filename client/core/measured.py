@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import numpy as np
 
@@ -22,6 +24,7 @@ from client.core.story import story
 from client.core.table import NEVER, Ints
 from client.errors import UsageError
 
+_PROCESS = re.compile(r"\((?:EngineCore|Worker)[^ ()]{0,20} pid=(\d{1,9})\)")
 FIRST, AGAIN, LOADED = PASSES = ("one at a time", "one at a time, again", "at the load")
 """The passes of Phase.QUALITY, by block number (client.campaign.quality_passes)."""
 
@@ -29,7 +32,10 @@ FIRST, AGAIN, LOADED = PASSES = ("one at a time", "one at a time, again", "at th
 def measured_in(evidence: Evidence) -> Measured:
     """Everything beside the request metrics, by target name. What cannot be measured is absent, with its reason where one is known."""
     names = [target.name for target in evidence.plan.targets]
-    gpus = {name: gpu_summary(name, by_target(evidence.gpu, name), evidence.windows) for name in names}
+    gpus = {
+        name: gpu_summary(name, by_target(evidence.gpu, name), evidence.windows, pids=_pids(evidence, name))
+        for name in names
+    }
     told = {name: _memory(evidence, name, gpus[name]) for name in names}
     quality, pairs = _quality(evidence, names)
     energies = {name: _energy(evidence, name) for name in names}
@@ -117,7 +123,7 @@ def _memory(evidence: Evidence, name: str, gpu: GpuSummary) -> tuple[Memory, Ker
     facts = read_log(server.log_text) if server is not None and server.log_text is not None else TargetFacts()
     page = None if server is None or server.before is None else server.before.text
     total = None if gpu.total_bytes is None else gpu.total_bytes - (gpu.reserved_bytes or 0)
-    return memory_of(
+    memory, kernel = memory_of(
         facts,
         cache_config=None if page is None else read_cache_config(page),
         config=_config(server.model_config if server is not None else None),
@@ -128,6 +134,25 @@ def _memory(evidence: Evidence, name: str, gpu: GpuSummary) -> tuple[Memory, Ker
         mean_request_tokens=_request_tokens(evidence, name),
         capability=by_target(evidence.gpu, name).info.get("compute_capability"),
     )
+    return _shared(memory, evidence, name), kernel
+
+
+def _shared(memory: Memory, evidence: Evidence, name: str) -> Memory:
+    """Marks whole-GPU figures that are of several servers at once: they say nothing of this one."""
+    sharing = sum(by_target(evidence.gpu, target.name).target is None for target in evidence.plan.targets)
+    fields = [field for field in ("whole_gpu_idle_gib", "whole_gpu_peak_gib") if getattr(memory, field) is not None]
+    if sharing < 2 or not fields or by_target(evidence.gpu, name).target is not None:
+        return memory
+    source = memory.source | dict.fromkeys(fields, f"nvml v2, whole GPU, shared by {sharing} servers")
+    note = f"The GPU was shared by {sharing} servers: whole-GPU memory and energy are of all of them together."
+    return msgspec.structs.replace(memory, source=source, notes=(*memory.notes, note))
+
+
+def _pids(evidence: Evidence, name: str) -> set[int]:
+    """Processes that the server's log names as its own. In a container they are other numbers than NVML's, and match nothing."""
+    server = evidence.servers.get(name)
+    text = "" if server is None or server.log_text is None else server.log_text
+    return {int(pid) for pid in _PROCESS.findall(text)}
 
 
 def _config(text: str | None) -> ModelConfig | None:

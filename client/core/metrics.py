@@ -132,7 +132,8 @@ def _latencies(
     several = np.where(tokens > 1, tokens - 1, 1)
     found = {
         "ttft": _span_ms(first, sent),
-        "tpot": np.where(tokens > 1, _span_ms(last, first) / several, np.nan),
+        # An answer that came in one piece (a proxy that buffers, a late reader) tells nothing of its pace: not defined, never 0.
+        "tpot": np.where((tokens > 1) & (last > first), _span_ms(last, first) / several, np.nan),
         "e2e": _span_ms(end, sent),
         "response": _span_ms(end, intended),
     }

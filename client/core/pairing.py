@@ -239,7 +239,9 @@ def _split_gap(part: Arm, other: Floats | None, metric: str, p: float | None) ->
     if len(blocks) < 2:
         return None
     values = part.latency[metric]
-    finite = np.isfinite(values) if other is None else np.isfinite(values) & np.isfinite(other)
+    finite = np.isfinite(values) & (values > 0)
+    if other is not None:
+        finite &= np.isfinite(other) & (other > 0)
     logs = np.log(values[finite])
     if other is not None and finite.sum() > 3:
         control = np.log(other[finite])

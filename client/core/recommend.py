@@ -54,6 +54,7 @@ FACTS = (
 PARTS = ("ttft_p50", "tpot_p50")
 """What end-to-end latency is made of. Where the whole is the primary metric and is better, a part that is worse is told, not decided by:
 its loss is in the whole already."""
+COMPARED_ONLY = ("ttft_p50", "tpot_p50", "requests_per_s", "output_tokens_per_s")
 _EXPECTED = (*FACTS, "mean_iou")
 
 
@@ -178,6 +179,7 @@ def missing_facts(comparison: Comparison) -> tuple[str, ...]:
             if name == "mean_iou"
             else effect is not None and effect.word is not Word.NOT_MEASURED
         )
-        if not known and name != "goodput_per_s":
+        # Energy, cost, capacity and accuracy are told target by target (client.core.analysis.unknown_of).
+        if not known and name in COMPARED_ONLY:
             absent.append(NAMES[name].words)
     return tuple(absent)

@@ -37,7 +37,8 @@ def load_sentence(plan: RunPlan) -> str:
     return f"{how}, {length}" if length else how
 
 
-def workload_sentence(plan: RunPlan, targets: dict[str, TargetFindings]) -> str:
+def workload_sentence(plan: RunPlan, targets: dict[str, TargetFindings], originals: int | None = None) -> str:
+    """`originals`: how many different pictures the run drew on, where variants of them were sent."""
     work = plan.workload
     distinct = max((t.distinct_images for t in targets.values()), default=0)
     source = "synthetic pictures" if work.images == "synthetic" else f"pictures from {work.images}"
@@ -46,6 +47,8 @@ def workload_sentence(plan: RunPlan, targets: dict[str, TargetFindings]) -> str:
     )
     if work.repeat_image:
         images = f"one image again and again ({source}{size})"
+    elif originals is not None and originals < distinct:
+        images = f"{distinct} variants of {originals} different {source}{size}, each with pixels of its own"
     else:
         images = f"{distinct} different {source}{size}"
     length = f"{'exactly' if work.ignore_eos else 'up to'} {work.max_tokens} output tokens"

@@ -47,7 +47,7 @@ def cache_hits(seen: Seen) -> Iterator[Gate]:
             yield invalid(
                 f"{kind}_cache",
                 f"The {kind} cache answered {told}: latency and throughput are those of remembered images, not of different ones.",
-                "Send different images (leave out --repeat-image, restart the servers), or turn the cache off on both.",
+                "Send images that these servers have not seen: another --seed, no --repeat-image, or restarted servers.",
                 tuple(high),
                 WITHOUT_TPOT,
             )

@@ -53,7 +53,7 @@ def _measured(pair: _Pair) -> str:
         ("process_gib", "the server's process"),
     ):
         seen = pair.both(field)
-        if seen is not None:
+        if seen is not None and "shared" not in pair.new.source.get(field, ""):
             return f" ({words}: {seen[0]:.2f} and {seen[1]:.2f} GiB)"
     return ""
 

@@ -25,6 +25,7 @@ def render(findings: Findings, images: Sequence[Image] = ()) -> str:
     parts = [
         _top(findings),
         _table(findings),
+        _levels(findings),
         _not_measured(findings),
         _gates(findings),
         _reasons(findings),

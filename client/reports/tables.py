@@ -38,7 +38,8 @@ def main_rows(findings: Findings) -> list[Row]:
         _memory_row(findings, "Model weights", lambda m: m.weights_gib),
         _memory_row(findings, "KV cache", lambda m: m.kv_cache_gib),
         _memory_row(findings, "KV cache, tokens", lambda m: m.kv_cache_tokens, _kv_tokens),
-        _memory_row(findings, "Whole GPU, at peak", lambda m: m.whole_gpu_peak_gib or m.whole_gpu_idle_gib),
+        _memory_row(findings, "Its processes on the GPU", lambda m: m.process_gib),
+        _memory_row(findings, _whole_gpu(findings), lambda m: m.whole_gpu_peak_gib or m.whole_gpu_idle_gib),
         *(_metric_row(findings, *names) for names in LATENCIES),
         _quality_row(findings),
         _dict_row(findings, "First request (cold)", lambda t: t.cold_start, "e2e_ms"),
@@ -56,6 +57,11 @@ def _row(findings: Findings, label: str, cells: list[str], changes: Callable[[Co
     if all(_says_nothing(cell) for cell in cells):
         return []
     return [label, *cells, *(changes(pair) for pair in findings.comparisons)]
+
+
+def _whole_gpu(findings: Findings) -> str:
+    shared = any("shared" in t.memory.source.get("whole_gpu_peak_gib", "") for t in findings.targets.values())
+    return "Whole GPU, shared" if shared else "Whole GPU, at peak"
 
 
 def _says_nothing(cell: str) -> bool:
@@ -121,6 +127,8 @@ def _dict_row(findings: Findings, label: str, values: Callable[[TargetFindings],
         if a is None or b is None or a.value is None or b.value is None or a.unit == "share" or a.value == 0:
             return ""
         # One observation for each arm has no interval, so it gets no verdict either.
+        if a.note and a.note.startswith("not cold"):
+            return "not cold: answered others before"
         return f"{percent(b.value / a.value - 1)} (n = {min(a.n, b.n)}: no verdict)"
 
     return _row(findings, label, cells, delta)
@@ -149,9 +157,11 @@ def unsupported(findings: Findings) -> str:
 def _error_row(findings: Findings) -> Row:
     cells = []
     for target in findings.targets.values():
-        failed = sum(target.errors.values())
+        # A cancelled request was stopped by us, a lost one by our own worker: neither is a failure of the server.
+        ours = sum(target.errors.get(name, 0) for name in ("cancelled", "lost"))
+        failed = sum(target.errors.values()) - ours
         kinds = ", ".join(f"{count} {name}" for name, count in sorted(target.errors.items()))
-        cells.append(f"{failed} of {target.requests_sent}" + (f" ({kinds})" if kinds else ""))
+        cells.append(f"{failed} of {target.requests_sent - ours}" + (f" ({kinds})" if kinds else ""))
     return ["Failed requests", *cells, *("" for _ in findings.comparisons)]
 
 

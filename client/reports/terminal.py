@@ -6,7 +6,7 @@ import textwrap
 
 from tabulate import tabulate
 
-from client.core.findings import Findings, Severity
+from client.core.findings import Findings, Gate, Severity
 from client.reports.tables import headers, level_rows, main_rows, unsupported
 
 WIDTH = 100
@@ -62,12 +62,20 @@ def _levels(findings: Findings) -> str:
     return tabulate(rows, headers=head, tablefmt="simple", disable_numparse=True, colalign=align)
 
 
+def spoiled(gate: Gate) -> str:
+    """The metrics that a gate spoils, few enough to read."""
+    names = list(dict.fromkeys(name.partition("_p")[0].removesuffix("_mean") for name in gate.metrics))
+    return ", ".join(names[:4]) + (" and others" if len(names) > 4 else "")
+
+
 def _foot(findings: Findings) -> str:
     lines = []
     if findings.not_measured:
         lines.append(_wrap("Not measured: " + "; ".join(findings.not_measured) + "."))
     for gate in findings.gates:
-        mark = "INVALID" if gate.severity is Severity.INVALID else "note"
+        mark = "note"
+        if gate.severity is Severity.INVALID:
+            mark = "INVALID" if not gate.metrics or findings.primary in gate.metrics else f"invalid for {spoiled(gate)}"
         lines.append(_wrap(f"{mark}: {gate.fact} {gate.next_step}", "", "  "))
     lines.extend(_wrap(f"threshold {item.result}: {item.sentence}", "", "  ") for item in findings.thresholds)
     for pair in findings.comparisons:

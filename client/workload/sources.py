@@ -21,6 +21,8 @@ SUFFIXES = frozenset(
     | {".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".qoi", ".heic", ".heif", ".psd", ".pcx"}
 )
 MANIFEST_SUFFIXES = (".jsonl", ".ndjson")
+SEED_STRIDE = 1_000_003
+"""Between the variants of two seeds: more than a run has of one picture."""
 CHECKED_AT_ONCE = 256
 """So many files are opened (not decoded) before anything is sent; the others when their turn comes."""
 
@@ -92,6 +94,8 @@ class FilePictures:
     count: int
     repeat: bool = False
     skipped: int = 0
+    seed: int = 0
+    """Makes the variants of one run other pictures than those of another: a server remembers the last run's."""
     """Files of a folder that are no pictures by their names."""
 
     @property
@@ -126,7 +130,7 @@ class FilePictures:
         case = ImageCase(image_id=entry.name, jpeg=jpeg, width=width, height=height, boxes=boxes, source="file")
         # Copies of one file are 0, 1, 2 ... in the first turn; the second turn goes on after the last of them.
         number = entry.copy + turn * (1 + max((e.copy for e in self.entries), default=0))
-        return variant(case, number) if number else case
+        return variant(case, number + SEED_STRIDE * self.seed) if number or self.seed else case
 
     def check(self, index: int) -> None:
         """Opens the header of one file; UsageError when it is no picture or its boxes cannot be."""
@@ -182,7 +186,7 @@ def open_pictures(
             f"--images {workload.images}: there is no such file or folder.",
             "Give `synthetic`, a folder of pictures, one picture, or a manifest ending in .jsonl.",
         )
-    opened = FilePictures(_counted(entries), workload.max_side, count, workload.repeat_image, skipped)
+    opened = FilePictures(_counted(entries), workload.max_side, count, workload.repeat_image, skipped, seed)
     for index in range(min(len(entries), CHECKED_AT_ONCE)):
         opened.check(index)
     return opened

@@ -284,7 +284,7 @@ def test_the_story_of_the_recorded_pair() -> None:
         in holds
     )
     assert "--gpu-memory-utilization 0.37 keeps the KV cache of bf16 (315,888 tokens) in 29.30 GiB" in less
-    assert "leaves 6.33 GiB of NVIDIA H100 80GB HBM3 (79.2 GiB) to others" in less
+    assert "6.33 GiB less than now, free for others on NVIDIA H100 80GB HBM3 (79.2 GiB)" in less
     assert "bf16 needs 18.98 GiB and fp8 12.23 GiB" in least
 
 

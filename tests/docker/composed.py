@@ -32,6 +32,7 @@ class Composed:
         self.results = results
         self.files = files
         self.ports = {"bf16": free_port(), "fp8": free_port()}
+        self.spare_port = free_port()
         results.mkdir(parents=True, exist_ok=True)
         # Compose must not be able to write there as root, so the folder belongs to the client's user alone.
         os.chown(results, CLIENT_UID, CLIENT_UID)

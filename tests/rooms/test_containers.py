@@ -216,6 +216,12 @@ async def test_with_a_health_check_its_word_counts_and_not_the_log(tmp_path: Pat
     containers.close()
 
 
+@pytest.mark.parametrize("place", ["tcp://10.0.0.1:2375", "ssh://gpu-host", "unix:///nowhere.sock"])
+def test_an_engine_of_another_host_is_not_asked_about_our_ports(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", place)
+    assert Engine.likely() is False
+
+
 def test_no_engine_is_no_obstacle_unless_isolation_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

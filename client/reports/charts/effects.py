@@ -130,7 +130,7 @@ def _panel(findings: Findings, pair: Comparison, values: list[dict[str, object]]
         marks(findings),
         STEP * len(values),
         layers,
-        x={"title": "change, %", "format": "+,.0f"},
+        x={"title": "change, %", "format": "+,.0f", "labelExpr": "datum.value == 0 ? '0' : datum.label"},
         data={"values": values},
     )
 
