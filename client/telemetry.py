@@ -294,6 +294,8 @@ class SidecarClient:
         self._ticker.stop(2 * self._timeout_s)
         self._ticker = None
         self.pull()
+        if self._silent:
+            return
         try:
             self.offset = drift(self.offset, self._ask_clock())
         except NoAnswer:

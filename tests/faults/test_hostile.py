@@ -34,9 +34,9 @@ from client.reports import markdown, terminal
 from client.rundir import read_run
 
 QUICK = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-EXAMPLES = int(os.environ.get("HALFWEIGHT_FUZZ", "25"))
+EXAMPLES = int(os.environ.get("HALFWEIGHT_FUZZ", "100"))
 FEW = settings(QUICK, max_examples=EXAMPLES)
-FULL = settings(QUICK, max_examples=max(3, EXAMPLES // 8))
+FULL = settings(QUICK, max_examples=max(3, EXAMPLES // 25))
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +120,13 @@ def harm(run: Path, what: tuple[str, str, int, int, object]) -> None:
         number = a % len(lines)
         if not lines[number].strip():
             return
-        parsed = json.loads(lines[number])
+        try:
+            parsed = json.loads(lines[number])
+        except ValueError:
+            return  # an earlier harm has torn it
         ways = places(parsed)
+        if not ways:
+            return
         put(parsed, ways[b % len(ways)], value)
         lines[number] = json.dumps(parsed).encode()
         file.write_bytes(b"\n".join(lines))

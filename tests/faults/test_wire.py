@@ -22,7 +22,7 @@ from rig import FINE, at, bench, byzantine, holds, json_answer, records_of, stre
 from client.core.records import Outcome
 
 O = Outcome  # noqa: E741  (a table is read by its columns)
-LIMITS = ["--timeout", "first-byte=1.5", "--timeout", "idle=1.5", "--timeout", "total=4"]
+LIMITS = ["--timeout", "first-byte=1", "--timeout", "idle=1", "--timeout", "total=2.5"]
 HTML = b"<!DOCTYPE html><html><head><title>524: A timeout occurred</title></head><body><script>alert(1)</script></body></html>"
 Play = Callable[[Talk], None]
 
@@ -60,13 +60,13 @@ def reset(data: bytes = b"") -> Play:
 def then_nothing(data: bytes) -> Play:
     def play(talk: Talk) -> None:
         talk.send(data)
-        talk.stop.wait(6)
+        talk.stop.wait(4)
         talk.sock.close()
 
     return play
 
 
-def without_end(head: bytes, piece: bytes, pause_s: float = 0.0, seconds: float = 8.0) -> Play:
+def without_end(head: bytes, piece: bytes, pause_s: float = 0.0, seconds: float = 5.0) -> Play:
     """The same piece again and again, until the client has had enough."""
 
     def play(talk: Talk) -> None:
@@ -141,8 +141,8 @@ FAULTS = (
     Fault("two lengths", says(EVENT_STREAM + b"content-length: 2\r\ncontent-length: 3\r\n\r\nhi!"), O.BAD_ANSWER, "proper HTTP", None),
     Fault("two answers", says(SPLIT), O.BAD_ANSWER, "more than one answer"),
     Fault("a line without end", without_end(EVENT_STREAM + b"connection: close\r\n\r\n", ENDLESS_LINE), O.BAD_ANSWER, ""),
-    Fault("a stream without end", without_end(CHUNKED, chunk(event("word ")), 0.05), O.TIMEOUT_TOTAL, "more than 4 s"),
-    Fault("comments without end", without_end(CHUNKED, chunk(b": ping\n\n"), 0.05), O.TIMEOUT_TOTAL, "more than 4 s"),
+    Fault("a stream without end", without_end(CHUNKED, chunk(event("word ")), 0.05), O.TIMEOUT_TOTAL, "more than 2.5 s"),
+    Fault("comments without end", without_end(CHUNKED, chunk(b": ping\n\n"), 0.05), O.TIMEOUT_TOTAL, "more than 2.5 s"),
     Fault("no answer", then_nothing(b""), O.TIMEOUT_FIRST_BYTE, "no byte", None),
     Fault("headers alone", then_nothing(CHUNKED), O.TIMEOUT_FIRST_BYTE, "no byte"),
     Fault("pauses for too long", then_nothing(CHUNKED + chunk(ROLE + event("a"))), O.TIMEOUT_IDLE, "paused"),
