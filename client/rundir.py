@@ -268,7 +268,7 @@ def read_run(path: Path) -> Evidence:
 
 
 def _read_gpu(path: Path) -> tuple[tuple[GpuEvidence, ...], int]:
-    """`gpu.jsonl` belongs to the one GPU that all targets share; `servers/<target>/gpu.jsonl` to that target alone."""
+    """One header `gpu-<k>.json` for each sidecar, its samples beside it."""
     found: list[GpuEvidence] = []
     torn = 0
     for header in sorted(path.glob("gpu*.json")):
@@ -291,10 +291,22 @@ def _read_server(path: Path, target: str) -> ServerEvidence:
         evidence = ServerEvidence(target=target)
     return msgspec.structs.replace(
         evidence,
+        container=_container_of(folder / "container.json"),
         log_text=_text_of(folder / "server.log"),
         before=_with_text(evidence.before, folder / "metrics-before.txt"),
         after=_with_text(evidence.after, folder / "metrics-after.txt"),
     )
+
+
+class _Container(msgspec.Struct):
+    id: str | None = None
+
+
+def _container_of(path: Path) -> str | None:
+    try:
+        return msgspec.json.decode(read_whole(path), type=_Container).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError):
+        return None
 
 
 def _with_text(snapshot: ServerSnapshot | None, path: Path) -> ServerSnapshot | None:

@@ -163,6 +163,7 @@ class SidecarClient:
         self.missed = False
         self._timeout_s = timeout_s
         self._client = _new_client()
+        self._last_energy: dict[int, int] = {}
         self._ticker: Ticker | None = None
         self._sink: Callable[[GpuSample], object] = lambda _: None
         self._newest_ns = 0
@@ -285,7 +286,12 @@ class SidecarClient:
     def energy_total_mj(self) -> int | None:
         """What PhaseWindow.energy_start_mj and energy_end_mj hold: the sum over all GPUs that the sidecar watches."""
         found = self.energy_mj()
-        return sum(found.values()) if found else None
+        if not found:
+            return None
+        # A counter that steps back (a driver reload) would hide in a sum in which another one grew.
+        fell = any(value < self._last_energy.get(gpu, 0) for gpu, value in found.items())
+        self._last_energy = found
+        return None if fell else sum(found.values())
 
     def stop(self) -> None:
         """Ends the pulls, takes the last samples, and asks the clock again to see how far it drifted."""

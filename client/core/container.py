@@ -57,6 +57,8 @@ class ContainerFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     target: str
     name: str
+    id: str | None = None
+    """The engine's id: what the sidecar finds in the control group of a GPU process."""
     project: str | None = None
     service: str | None = None
     image: str | None = None
@@ -186,6 +188,7 @@ def facts(target: str, attrs: Mapping[str, Any], digests: Iterable[str]) -> Cont
     return ContainerFacts(
         target=target,
         name=str(attrs.get("Name", "")).lstrip("/"),
+        id=str(attrs["Id"]) if attrs.get("Id") else None,
         project=labels.get(PROJECT),
         service=labels.get(SERVICE),
         image=config.get("Image"),

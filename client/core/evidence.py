@@ -29,6 +29,8 @@ class ServerEvidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """/metrics just before the first measured request."""
     after: ServerSnapshot | None = None
     start_time_before_s: float | None = None
+    container: str | None = None
+    """Id of the container behind the target, where the engine told it."""
     model_config: str | None = None
     """The text of the model's config.json, where it could be read."""
     round_trip_ns: int | None = None

@@ -271,7 +271,8 @@ def _gates_of(s: GpuSummary, simulated: bool, servers_alive: int | None) -> list
     if s.lost:
         fact = f"The GPU or its driver went away while {s.target} was measured."
         gates.append(_flag("gpu_lost", s.target, fact, "See the sidecar's log and dmesg (Xid), then measure again."))
-    if servers_alive is not None and len(s.processes) > servers_alive:
+    # Over several GPUs a server has a process on each: their number says nothing.
+    if servers_alive is not None and s.gpus <= 1 and len(s.processes) > servers_alive:
         seen = f"{len(s.processes)} processes held memory on the GPU under {s.target}"
         fact = f"{seen}, for {servers_alive} server(s): {', '.join(s.processes)}."
         gates.append(_flag("gpu_shared", s.target, fact, "Stop what does not belong to the run."))

@@ -34,7 +34,13 @@ def measured_in(evidence: Evidence) -> Measured:
     """Everything beside the request metrics, by target name. What cannot be measured is absent, with its reason where one is known."""
     names = [target.name for target in evidence.plan.targets]
     gpus = {
-        name: gpu_summary(name, by_target(evidence.gpu, name), evidence.windows, pids=_pids(evidence, name))
+        name: gpu_summary(
+            name,
+            by_target(evidence.gpu, name),
+            evidence.windows,
+            container=None if (server := evidence.servers.get(name)) is None else server.container,
+            pids=_pids(evidence, name),
+        )
         for name in names
     }
     told = {name: _memory(evidence, name, gpus[name]) for name in names}

@@ -183,6 +183,17 @@ def test_energy_is_all_gpus_or_none(running: Running) -> None:
     client.close()
 
 
+def test_a_counter_that_steps_back_does_not_hide_in_the_sum(running: Running) -> None:
+    client = SidecarClient(running.url)
+    client.open()
+    assert client.energy_total_mj() is not None
+    running.nvml.gpus[0]["energy"] = 500  # its driver was loaded again
+    running.nvml.gpus[1]["energy"] = 900_000_000
+    assert client.energy_total_mj() is None
+    assert client.energy_total_mj() == 900_000_500, "from the new zero it counts again"
+    client.close()
+
+
 def test_no_sidecar_is_a_reason_and_nothing_else_fails() -> None:
     client = SidecarClient("http://127.0.0.1:9", timeout_s=0.5)
     why = client.open()
