@@ -188,7 +188,11 @@ def _of_one_server(evidence: Evidence, name: str, memory: Memory) -> Memory:
 
 def _shared(memory: Memory, evidence: Evidence, name: str) -> Memory:
     """Marks whole-GPU figures that are of several servers at once: they say nothing of this one."""
-    fields = [field for field in ("whole_gpu_idle_gib", "whole_gpu_peak_gib") if getattr(memory, field) is not None]
+    fields = [
+        field
+        for field in ("whole_gpu_idle_gib", "whole_gpu_peak_gib")
+        if memory.source.get(field, "").startswith("nvml v2, whole GPU")
+    ]
     others = _beside(evidence, name)
     if not others or not fields:
         return memory
