@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import NoReturn
 
 from client.core.plan import DEFAULT_PROMPT
 from client.errors import EXIT_CODES
@@ -24,8 +25,15 @@ exit codes:
 """ + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A wrong flag is one line with the next step, as every other bad input is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"halfweight: {message}. See {self.prog} --help.\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m client.bench",
         description="Shall I serve this model in FP8 instead of bf16? Measures named targets, compares them, and writes a report.",
         epilog=EXAMPLES,

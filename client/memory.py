@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> str:
     if sentences:
         blocks.append("What became of the difference\n" + "\n".join(f"  - {sentence}" for sentence in sentences))
     if config:
-        blocks.append(_estimate_block(config, fits, arguments.request_tokens, facts.version or ""))
+        blocks.append(_estimate_block(config, fits, arguments, memory, facts.version or ""))
     return "\n\n".join(blocks)
 
 
@@ -108,7 +108,7 @@ def _fits(arguments: argparse.Namespace, config: ModelConfig, memory: Memory) ->
         fit(
             config,
             total_gib=total,
-            utilization=arguments.utilization or memory.utilization or 0.9,
+            utilization=_utilization(arguments, memory)[0],
             request_tokens=arguments.request_tokens,
             precision=precision,
             vision_in_fp8=vision,
@@ -210,7 +210,17 @@ def _details(facts: TargetFacts, memory: Memory, kernel: Kernel, request_tokens:
     return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
-def _estimate_block(config: ModelConfig, fits: Sequence[Fit], request_tokens: float, version: str) -> str:
+def _utilization(arguments: argparse.Namespace, memory: Memory) -> tuple[float, bool]:
+    """The utilization of the estimate, and whether anyone said so."""
+    told = arguments.utilization or memory.utilization
+    return (told or 0.9, told is not None)
+
+
+def _estimate_block(
+    config: ModelConfig, fits: Sequence[Fit], arguments: argparse.Namespace, memory: Memory, version: str
+) -> str:
+    request_tokens = arguments.request_tokens
+    utilization, known = _utilization(arguments, memory)
     if config.quantized is not None:
         return f"The config is of a checkpoint that is quantised already ({config.quantized}): its weights are not estimated."
     each, each_fp8 = kv_bytes_per_token(config), kv_bytes_per_token(config, "fp8")
@@ -219,7 +229,8 @@ def _estimate_block(config: ModelConfig, fits: Sequence[Fit], request_tokens: fl
     if not fits:
         return "\n\n".join([*blocks, "Give --gpu-gib to see what fits on a card."])
     budget, overhead = fits[0].budget_gib, fits[0].overhead_gib
-    blocks.append(f"Budget {budget:.2f} GiB, {overhead:.2f} GiB of it for activations, graphs and context")
+    told = f"utilization {utilization:g}" + ("" if known else ", assumed")
+    blocks.append(f"Budget {budget:.2f} GiB ({told}), {overhead:.2f} GiB of it for activations, graphs and context")
     kinds = ("bf16", f"fp8 (--quantization {fp8_name(version, 'cuda')})", "fp8, vision tower in bf16")
     rows = [
         (kind, f"{item.weights_gib:.2f}", _left(item), f"{item.kv_cache_tokens:,}", f"{item.requests:,}")

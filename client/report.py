@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,8 +86,13 @@ def exit_code(findings: Findings) -> int:
 
 
 def show(findings: Findings, path: Path) -> None:
-    print(terminal.render(findings))
-    print(f"\nEverything is in {path}/ (report.html, report.md, findings.json, requests.jsonl)")
+    try:
+        print(terminal.render(findings))
+        print(f"\nEverything is in {path}/ (report.html, report.md, findings.json, requests.jsonl)", flush=True)
+    except (
+        BrokenPipeError
+    ):  # the reader (head, less) has seen enough; the interpreter's last flush must not complain either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> argparse.ArgumentParser:

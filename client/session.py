@@ -248,13 +248,16 @@ class _Gpus:
             url = target.base_url if target.simulated else target.sidecar_url
             if url is None:
                 continue
-            applies, why = sidecar_applies(target, url)
+            client = self._clients.get(url) or SidecarClient(url)
+            problem = None if url in self._clients else client.open()
+            applies, why = sidecar_applies(target, url, client.elsewhere)
             if not applies:
                 progress.note(f"{target.name}: {why}")
+                if url not in self._clients:
+                    client.close()
                 continue
             if url not in self._clients:
-                client = SidecarClient(url)
-                if (problem := client.open()) is not None:
+                if problem is not None:
                     progress.note(problem)
                 self._clients[url] = client
                 name = f"gpu-{len(self._clients) - 1}"
@@ -266,6 +269,7 @@ class _Gpus:
             client.stop()
             owners = [name for name, address in self._by_target.items() if address == url]
             evidence = client.evidence(owners[0] if len(owners) == 1 else None)
+            evidence = msgspec.structs.replace(evidence, shared_by=tuple(owners) if len(owners) > 1 else ())
             # `why` is about the samples of this client: they are in the file, not in the header.
             if client.samples:
                 evidence = msgspec.structs.replace(evidence, why=None)

@@ -181,6 +181,12 @@ class SidecarClient:
         self._newest_ns = time.monotonic_ns() + self.offset.offset_ns - LOOK_BACK_NS + OVERLAP_NS
         return None
 
+    @property
+    def elsewhere(self) -> bool:
+        """It says that it runs on another machine (or boot) than this process: a tunnel may end at a loopback address. False: not known."""
+        theirs, ours = self.info.get("boot_id"), boot_id()
+        return theirs is not None and ours is not None and theirs != ours
+
     def _json(self, path: str) -> dict[str, Any] | None:
         """None when the route is not there (a simulated server serves /samples only). Raises NoAnswer."""
         try:

@@ -44,7 +44,9 @@ class GpuEvidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     samples: tuple[GpuSample, ...] = ()
     target: str | None = None
-    """None: the samples belong to the one GPU that all targets share."""
+    """None: the samples belong to the one GPU that several targets share."""
+    shared_by: tuple[str, ...] = ()
+    """Those targets; empty: all of them."""
     source: str | None = None
     clock_offset_ns: int = 0
     clock_error_ns: int | None = None

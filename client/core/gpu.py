@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 import numpy as np
@@ -32,6 +32,8 @@ REASONS: dict[int, str] = {
 ABNORMAL = frozenset({"hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake"})
 ABNORMAL_SHARE = 0.01
 CLOCKS_DIFFER = 0.05
+ALIKE = 0.01
+"""GPUs whose memory differs by less than this are of one kind."""
 IDLE_BEFORE_NS = 10_000_000_000
 LOST = "*"
 
@@ -53,6 +55,10 @@ class GpuSummary(msgspec.Struct, frozen=True, kw_only=True):
     peak_v2_bytes: int | None = None
     total_bytes: int | None = None
     reserved_bytes: int | None = None
+    units: int = 0
+    """GPUs, or MIG instances, that the memory figures are a sum of."""
+    usable_bytes: int | None = None
+    """What torch can use of one of them: total - reserve (total alone where no reserve is told). None where they differ in size."""
     process_bytes: int | None = None
     """Peak of this server's own processes; None when NVML does not tell or it is not known which are its own."""
     processes: dict[str, int | None] = {}
@@ -129,6 +135,20 @@ def _peak(samples: Sequence[GpuSample], field: str, windows: Sequence[PhaseWindo
     return int(sum(v.max() for v in values)) or None
 
 
+def _units(samples: Sequence[GpuSample], windows: Sequence[PhaseWindow]) -> tuple[int, int | None]:
+    """How many GPUs or instances count, and the memory that torch sees of each where all are alike (driver reserves may differ a little)."""
+    totals, reserves = series(samples, "total"), series(samples, "reserved")
+    sizes = []
+    for key in _memory_keys(totals):
+        t, v = totals[key]
+        held = v[within(t, windows)]
+        _, reserve = reserves.get(key, (None, np.zeros(1)))
+        if len(held):
+            sizes.append(int(held.max() - reserve.max()))
+    alike = bool(sizes) and max(sizes) - min(sizes) <= ALIKE * max(sizes)
+    return len(sizes), min(sizes) if alike and min(sizes) > 0 else None
+
+
 def _before(samples: Sequence[GpuSample], field: str, start_ns: int) -> int | None:
     """Sum over GPUs of the last value before `start_ns`. `samples` begin shortly before it, so that an old value is not taken for it."""
     every, total = series(samples, field), 0
@@ -193,6 +213,7 @@ def gpu_summary(
     if not inside:
         return GpuSummary(target=target, why="GPU not measured: no sample lies inside this target's phases")
     processes, process_bytes = _processes(inside, container, pids)
+    units, usable = _units(samples, own)
     return msgspec.structs.replace(
         _measured(target, samples, windows_of(own, target, Phase.MEASURE)),
         gpus=len({s.gpu for s in samples}),
@@ -203,6 +224,8 @@ def gpu_summary(
         peak_v2_bytes=_peak(samples, "used_v2", own),
         total_bytes=_peak(samples, "total", own),
         reserved_bytes=_peak(samples, "reserved", own),
+        units=units,
+        usable_bytes=usable,
         process_bytes=process_bytes,
         processes=processes,
         lost=any(LOST in s.absent for s in inside),
@@ -252,6 +275,13 @@ def _gates_of(s: GpuSummary, simulated: bool, servers_alive: int | None) -> list
         seen = f"{len(s.processes)} processes held memory on the GPU under {s.target}"
         fact = f"{seen}, for {servers_alive} server(s): {', '.join(s.processes)}."
         gates.append(_flag("gpu_shared", s.target, fact, "Stop what does not belong to the run."))
+    if s.gpus > 1:
+        fact = f"The sidecar of {s.target} watches {s.gpus} GPUs: whole-GPU memory, power and energy are their sum, clocks and utilization are pooled."
+        gates.append(
+            _flag(
+                "gpu_several", s.target, fact, "If the server uses fewer, start the sidecar with --gpu INDEX or UUID."
+            )
+        )
     if s.fake and not simulated:
         gates.append(_replayed(s.target))
     return gates
@@ -291,6 +321,8 @@ def _flag(code: str, target: str, fact: str, next_step: str) -> Gate:
 
 
 def by_target(gpus: Iterable[GpuEvidence], target: str) -> GpuEvidence:
-    """The evidence that belongs to `target`: its own, else that of the GPU which all targets share."""
-    found: Mapping[str | None, GpuEvidence] = {g.target: g for g in gpus}
-    return found.get(target) or found.get(None) or GpuEvidence(why="GPU not measured: no sidecar")
+    """The evidence that belongs to `target`: its own, else that of the GPU which it shares with others."""
+    every = tuple(gpus)
+    own = [g for g in every if g.target == target]
+    shared = [g for g in every if g.target is None and (not g.shared_by or target in g.shared_by)]
+    return next(iter(own + shared), None) or GpuEvidence(why="GPU not measured: no sidecar")

@@ -17,6 +17,9 @@ MARLIN = "marlin weight-only"
 NONE = "none (bf16)"
 UNKNOWN = "unknown"
 
+_NOT_PROVEN = ("emulation", "humming", "a16")
+"""In names of kernels that take FP8 weights: Emulation* and *W8A16* multiply in 16 bits, Humming* runs from capability 7.5 on."""
+
 _FIRST_WITH_FP8 = (8, 9)
 _KERNEL_NAMED = (0, 20)
 _PER_CHANNEL = (0, 24)
@@ -53,7 +56,7 @@ def fp8_name(version: str, device: str) -> str:
 def kernel_of(facts: TargetFacts, capability: str | None = None) -> Kernel:
     """The kind, with every line that speaks for it. `capability` is the GPU's compute capability as NVML tells it, like `8.9`."""
     marlin = [name for name in facts.kernels if "marlin" in name.lower()]
-    native = [name for name in facts.kernels if "fp8" in name.lower() and name not in marlin]
+    native = [name for name in facts.kernels if name not in marlin and _is_native(name)]
     evidence = [f"log: Selected {name}" for name in facts.kernels]
     if facts.marlin_warning:
         evidence.append(f"log: {facts.marlin_warning[:160]}")
@@ -66,6 +69,12 @@ def kernel_of(facts: TargetFacts, capability: str | None = None) -> Kernel:
         quantization=facts.quantization,
         quantized_layers=facts.quantized_layers,
     )
+
+
+def _is_native(name: str) -> bool:
+    """By the kernel, not by the method it serves: `<kernel> for <method>`."""
+    kernel = name.partition(" for ")[0].lower()
+    return "fp8" in kernel and not any(word in kernel for word in _NOT_PROVEN)
 
 
 def _kind(
@@ -88,6 +97,8 @@ def _inferred(facts: TargetFacts, capability: tuple[int, int] | None) -> tuple[s
     number = version_of(facts.version)
     if "fp8" not in (facts.quantization or "") or facts.device == "cpu" or not facts.complete:
         return UNKNOWN, ()
+    if facts.kernels:
+        return UNKNOWN, ("the kernel's name does not prove that it multiplies in FP8",)
     if number is None or number >= _KERNEL_NAMED:
         return UNKNOWN, ("the log names no kernel, although this version does",) if number else ()
     if capability is not None and capability < _FIRST_WITH_FP8:
@@ -114,7 +125,11 @@ def _contradiction(facts: TargetFacts, marlin: bool, native: list[str], capabili
     if native and number < _FIRST_WITH_FP8 and facts.device != "cpu":
         return f"The log names {native[0]}, a native FP8 kernel, but this GPU has capability {capability} and no FP8 tensor cores. The log is of another GPU."
     no_warning = (
-        "fp8" in (facts.quantization or "") and facts.complete and not marlin and not native and facts.device != "cpu"
+        "fp8" in (facts.quantization or "")
+        and facts.complete
+        and not marlin
+        and not facts.kernels
+        and facts.device != "cpu"
     )
     if no_warning and number < _FIRST_WITH_FP8:
         return f"FP8 was asked for on capability {capability}, which has no FP8 tensor cores, yet the log shows no Marlin warning."

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from client.core.answers import Answer, decide_frame
+from client.core.estimate import GIB
 from client.core.evidence import Evidence
 from client.core.facts import TargetFacts, read_cache_config, read_log
 from client.core.findings import Estimate, Gate, Kernel, Memory, Parity, Quality
@@ -45,7 +46,13 @@ def measured_in(evidence: Evidence) -> Measured:
         memory={name: memory for name, (memory, _) in told.items()},
         kernel={name: kernel for name, (_, kernel) in told.items()},
         memory_story={
-            name: story(names[0], told[names[0]][0], name, told[name][0], _gpu_name(evidence, name))
+            name: story(
+                names[0],
+                _of_one_server(evidence, names[0], told[names[0]][0]),
+                name,
+                _of_one_server(evidence, name, told[name][0]),
+                _gpu_name(evidence, name),
+            )
             for name in names[1:]
         },
         energy=energies,
@@ -122,30 +129,65 @@ def _memory(evidence: Evidence, name: str, gpu: GpuSummary) -> tuple[Memory, Ker
     server = evidence.servers.get(name)
     facts = read_log(server.log_text) if server is not None and server.log_text is not None else TargetFacts()
     page = None if server is None or server.before is None else server.before.text
-    total = None if gpu.total_bytes is None else gpu.total_bytes - (gpu.reserved_bytes or 0)
     memory, kernel = memory_of(
         facts,
         cache_config=None if page is None else read_cache_config(page),
         config=_config(server.model_config if server is not None else None),
-        gpu_total_bytes=total,
+        gpu_total_bytes=gpu.usable_bytes,
         nvml_idle_bytes=gpu.idle_v2_bytes,
         nvml_peak_bytes=gpu.peak_v2_bytes,
         process_bytes=gpu.process_bytes,
         mean_request_tokens=_request_tokens(evidence, name),
         capability=by_target(evidence.gpu, name).info.get("compute_capability"),
+        total_source="nvml v2: total - reserved" if gpu.reserved_bytes else "nvml v1: total, its reserve not known",
+        units=max(1, gpu.units),
     )
-    return _shared(memory, evidence, name), kernel
+    notes = _neighbours(evidence, name) + _processes(gpu)
+    return _shared(msgspec.structs.replace(memory, notes=memory.notes + notes), evidence, name), kernel
+
+
+def _beside(evidence: Evidence, name: str) -> list[str]:
+    """Targets whose servers were alive on this target's GPU while it was measured."""
+    own = by_target(evidence.gpu, name)
+    if own.why is not None or own.target is not None or evidence.plan.design is not Design.INTERLEAVED:
+        return []
+    names = [target.name for target in evidence.plan.targets]
+    return [other for other in names if other != name and by_target(evidence.gpu, other) is own]
+
+
+def _neighbours(evidence: Evidence, name: str) -> tuple[str, ...]:
+    others = _beside(evidence, name)
+    if not others:
+        return ()
+    return (
+        f"{' and '.join(others)} may have been alive on the same GPU: its whole-GPU figures and its energy count every server on it.",
+    )
+
+
+def _processes(gpu: GpuSummary) -> tuple[str, ...]:
+    if len(gpu.processes) < 2:
+        return ()
+    told = (
+        f"{label} {'unknown' if size is None else f'{size / GIB:.2f} GiB'}" for label, size in gpu.processes.items()
+    )
+    return (f"Processes on the GPU, each at its peak: {', '.join(told)}.",)
+
+
+def _of_one_server(evidence: Evidence, name: str, memory: Memory) -> Memory:
+    """For the explanation: whole-GPU figures that count two servers would contradict a budget of one."""
+    if not _beside(evidence, name):
+        return memory
+    return msgspec.structs.replace(memory, whole_gpu_idle_gib=None, whole_gpu_peak_gib=None)
 
 
 def _shared(memory: Memory, evidence: Evidence, name: str) -> Memory:
     """Marks whole-GPU figures that are of several servers at once: they say nothing of this one."""
-    sharing = sum(by_target(evidence.gpu, target.name).target is None for target in evidence.plan.targets)
     fields = [field for field in ("whole_gpu_idle_gib", "whole_gpu_peak_gib") if getattr(memory, field) is not None]
-    if sharing < 2 or not fields or by_target(evidence.gpu, name).target is not None:
+    others = _beside(evidence, name)
+    if not others or not fields:
         return memory
-    source = memory.source | dict.fromkeys(fields, f"nvml v2, whole GPU, shared by {sharing} servers")
-    note = f"The GPU was shared by {sharing} servers: whole-GPU memory and energy are of all of them together."
-    return msgspec.structs.replace(memory, source=source, notes=(*memory.notes, note))
+    source = dict.fromkeys(fields, f"nvml v2, whole GPU, shared by {len(others) + 1} servers")
+    return msgspec.structs.replace(memory, source=memory.source | source)
 
 
 def _pids(evidence: Evidence, name: str) -> set[int]:
@@ -214,7 +256,7 @@ def _gpu_gates(
     alive = sharing if evidence.plan.design is Design.INTERLEAVED and sharing else 1
     summaries = [summary for summary in gpus.values() if summary.why is None]
     found = gpu_gates(summaries, simulated=evidence.plan.simulated, servers_alive=alive)
-    told = [gate for gate in found if gate.code in ("gpu_lost", "gpu_shared", "gpu_replayed")]
+    told = [gate for gate in found if gate.code in ("gpu_lost", "gpu_several", "gpu_shared", "gpu_replayed")]
     told += [gate for name, item in energies.items() if item and (gate := energy_gate(name, item)) is not None]
     return tuple(told)
 

@@ -14,7 +14,7 @@ from client.core.facts import TargetFacts
 from client.core.findings import Kernel, Memory
 from client.core.kernel import kernel_of, version_of
 from client.core.model_config import ModelConfig
-from client.core.story import story
+from client.core.story import FIXED, story
 
 __all__ = ["breakdown", "memory_of", "story"]
 
@@ -41,8 +41,10 @@ def memory_of(
     mean_request_tokens: float | None = None,
     capability: str | None = None,
     total_source: str = "nvml v2: total - reserved",
+    units: int = 1,
 ) -> tuple[Memory, Kernel]:
-    """`gpu_total_bytes` is what torch can use: NVML's total minus its reserve. The NVML figures are `used` of API v2, whole GPU."""
+    """`gpu_total_bytes` is what torch can use of one GPU: NVML's total minus its reserve. The NVML figures are `used` of API v2, summed over
+    the `units` GPUs (or MIG instances) that are watched; a budget is one GPU's."""
     book = _Book()
     book.notes.extend(facts.notes)
     if facts.errors and not facts.complete:
@@ -62,9 +64,14 @@ def memory_of(
         book.put(
             field,
             None if size is None or size < 0 else size / GIB,
-            "nvml" if field == "process_gib" else "nvml v2, whole GPU",
+            "nvml"
+            if field == "process_gib"
+            else "nvml v2, whole GPU"
+            if units == 1
+            else f"nvml v2, {units} GPUs together",
         )
     _check(book, facts)
+    _whole(book, units)
     return book.memory(), kernel_of(facts, capability)
 
 
@@ -169,9 +176,10 @@ def _kv_cache(book: _Book, facts: TargetFacts, labels: Mapping[str, str], config
     dtype = facts.cache_dtype or labels.get("cache_dtype")
     if config is not None and (facts.tensor_parallel or 1) == 1:
         book.put("kv_bytes_per_token", kv_bytes_per_token(config, dtype), "config arithmetic")
-    book.put("kv_cache_gib", facts.kv_cache_gib, "log")
     fixed = number(labels.get("kv_cache_memory_bytes"))
-    book.put("kv_cache_gib", None if fixed is None else fixed / GIB, "metrics")
+    by_hand = _fixed(facts) or fixed is not None
+    book.put("kv_cache_gib", facts.kv_cache_gib, f"log, fixed by {FIXED}" if by_hand else "log")
+    book.put("kv_cache_gib", None if fixed is None else fixed / GIB, f"metrics, fixed by {FIXED}")
     book.put("kv_cache_tokens", facts.kv_cache_tokens, "log")
     size = number(labels.get("kv_cache_size_tokens"))
     book.put("kv_cache_tokens", size, "metrics")
@@ -254,9 +262,13 @@ def _graphs_counted(facts: TargetFacts) -> bool:
     return version is not None and version >= _GRAPHS_COUNTED
 
 
-def _exceeds(facts: TargetFacts, budget: float, by: float) -> str:
+def _fixed(facts: TargetFacts) -> bool:
     line = facts.lines.get("kv_cache_gib", "")
-    if "kv_cache_memory_bytes" in line or "kv_cache_memory_bytes" in facts.engine_args:
+    return "kv_cache_memory_bytes" in line or facts.engine_args.get("kv_cache_memory_bytes") is not None
+
+
+def _exceeds(facts: TargetFacts, budget: float, by: float) -> str:
+    if _fixed(facts):
         return f"The parts exceed {budget:.2f} GiB (utilization x total) by {by:.2f} GiB: --kv-cache-memory-bytes fixes the KV cache, whatever the utilization says."
     return f"The parts do not add up: they exceed the budget of {budget:.2f} GiB by {by:.2f} GiB. The total, the utilization or the log is of another server."
 
@@ -277,6 +289,15 @@ def _check(book: _Book, facts: TargetFacts) -> None:
         book.notes.append(
             f"CUDA graphs took {graphs:.2f} GiB and {counted:.2f} GiB were set aside: {graphs - counted:.2f} GiB lie outside the budget."
         )
+
+
+def _whole(book: _Book, units: int) -> None:
+    """What NVML's figures say beside the server's own. A sum over several GPUs cannot be held against the budget of one."""
+    if units > 1:
+        book.notes.append(
+            f"{units} GPUs are watched: whole-GPU figures are their sum, and the budget is that of one of them."
+        )
+        return
     idle, budget = book.get("whole_gpu_idle_gib"), book.get("budget_gib")
     if idle is not None and budget is not None and idle < budget - TOLERANCE_GIB:
         book.notes.append(

@@ -72,7 +72,7 @@ def headline(findings: Findings) -> str:
         Action.NONE: "No recommendation",
     }[advice.action]
     told = effect.sentence if effect is not None else f"{NAMES[findings.primary].words}: not measured."
-    return f"{mark}{lead} at {findings.load}: {told}"
+    return f"{mark}{lead} ({findings.load}): {told}"
 
 
 def _single(findings: Findings) -> str:

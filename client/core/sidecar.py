@@ -131,22 +131,28 @@ def host_of(url: str) -> str:
     return f"{pod[1]}.runpod" if pod else host
 
 
-def sidecar_applies(target: Target, sidecar_url: str) -> tuple[bool, str]:
+def sidecar_applies(target: Target, sidecar_url: str, elsewhere: bool = False) -> tuple[bool, str]:
     """Whether the GPU that this sidecar watches is the one behind `target`, and why (one sentence for the report).
 
-    Only what is certain counts: the sidecar is named for this target, or both are on one host by name. A tunnel
-    (ssh -L) makes a remote server look local; then leave the sidecar out.
+    Only what is certain counts: the sidecar is named for this target, or both are on one host by name. A sidecar at a loopback address is
+    this machine's, whoever names it (server/targets.toml does by default, and --url moves only the server), unless it says itself that it
+    runs `elsewhere`: another boot, at the end of a tunnel. A tunnel to the server alone makes that look local; then leave the sidecar out.
     """
+    theirs, ours = host_of(target.base_url), host_of(sidecar_url)
     same_door = urlsplit(target.base_url).netloc == urlsplit(sidecar_url).netloc
     if target.sidecar_url is not None:
-        if target.sidecar_url.rstrip("/") == sidecar_url.rstrip("/"):
-            return True, f"the sidecar at {sidecar_url} is named for {target.name}"
-        return False, f"{target.name} names another sidecar ({target.sidecar_url})"
+        if target.sidecar_url.rstrip("/") != sidecar_url.rstrip("/"):
+            return False, f"{target.name} names another sidecar ({target.sidecar_url})"
+        if ours == "localhost" and theirs != "localhost" and not target.simulated and not elsewhere:
+            return False, (
+                f"GPU not measured: {target.name} runs on {theirs or 'an unknown host'}, and the sidecar at {sidecar_url} watches this "
+                f"machine's GPU (give the one on the server's host: --sidecar {target.name}=http://HOST:9401)"
+            )
+        return True, f"the sidecar at {sidecar_url} is named for {target.name}"
     if target.simulated:
         if same_door:
             return True, f"{target.name} is simulated, and so are these GPU samples"
         return False, f"{target.name} is simulated: it has no GPU, and the sidecar would show this machine's"
-    theirs, ours = host_of(target.base_url), host_of(sidecar_url)
     if theirs and theirs == ours:
         return True, f"the sidecar runs on the host of {target.name} ({theirs})"
     return False, (

@@ -7,6 +7,8 @@ import math
 from client.core.estimate import GIB
 from client.core.findings import Memory
 
+FIXED = "--kv-cache-memory-bytes"
+SAME_WEIGHTS_GIB = 0.01
 SAME_GIB = 0.1
 """Budgets or totals closer than this are called the same."""
 
@@ -39,6 +41,8 @@ def _total(pair: _Pair) -> str | None:
     measured = _measured(pair)
     if abs(old - new) >= SAME_GIB:
         return f"The two servers have different memory budgets, {pair.old_name} {old:.2f} GiB and {pair.new_name} {new:.2f} GiB{measured}: their totals differ by that, not by precision."
+    if _fixed(pair.old) or _fixed(pair.new):
+        return f"The KV cache is fixed by --kv-cache-memory-bytes: --gpu-memory-utilization sets no total, and what the weights leave stays free{measured}."
     share = _share(pair.new)
     return (
         f"The total does not follow the weights: both servers may use the same {new:.2f} GiB{share}, "
@@ -69,11 +73,15 @@ def _where(pair: _Pair) -> str | None:
     if weights is None:
         return None
     lost = weights[0] - weights[1]
+    if abs(lost) < SAME_WEIGHTS_GIB:
+        return f"Weights weigh the same, {weights[0]:.2f} and {weights[1]:.2f} GiB: none were saved."
     verb = "shrink" if lost > 0 else "grow"
     text = f"Weights {verb} from {weights[0]:.2f} to {weights[1]:.2f} GiB ({_percent(weights)})"
     if cache is None:
         return text + "; where that memory went is unknown, because the KV cache of one server is."
     gained = cache[1] - cache[0]
+    if abs(gained) < SAME_WEIGHTS_GIB:
+        return text + f", the KV cache stays at {cache[1]:.2f} GiB."
     text += f", the KV cache {'grows' if gained > 0 else 'shrinks'} from {cache[0]:.2f} to {cache[1]:.2f} GiB ({_percent(cache)})"
     if lost > SAME_GIB and gained > 0 and abs(gained - lost) <= max(SAME_GIB, 0.05 * lost):
         return text + f": the {lost:.2f} GiB saved became KV cache."
@@ -100,7 +108,7 @@ def _same_in_less(pair: _Pair, gpu_name: str | None) -> str | None:
     """Which utilization gives the candidate the baseline's KV capacity: budget - (its KV cache - the KV cache needed), rounded up to 0.01."""
     budget, total = pair.new.budget_gib, pair.new.total_gib
     needed, have = _needed_cache(pair), pair.new.kv_cache_gib
-    if budget is None or not total or needed is None or have is None:
+    if budget is None or not total or needed is None or have is None or _fixed(pair.old) or _fixed(pair.new):
         return None
     spare = have - needed
     utilization = math.ceil((budget - spare) / total * 100 - 1e-6) / 100
@@ -144,9 +152,15 @@ def _least_gib(memory: Memory) -> float | None:
         or memory.kv_cache_gib is None
         or memory.kv_bytes_per_token is None
         or memory.max_model_len is None
+        or _fixed(memory)
     ):
         return None
     return memory.budget_gib - memory.kv_cache_gib + memory.max_model_len * memory.kv_bytes_per_token / GIB
+
+
+def _fixed(memory: Memory) -> bool:
+    """The budget is not what sized the KV cache: nothing follows from the utilization."""
+    return FIXED in memory.source.get("kv_cache_gib", "")
 
 
 def _card(gpu_name: str | None, total: float) -> str:

@@ -22,10 +22,11 @@ from multiprocessing import get_context
 
 import msgspec
 
-from client.core.body import BodyTemplate, body_template
+from client.core.body import BodyTemplate, body_template, mime_type
 from client.core.cases import PreparedRequest
 from client.core.plan import Workload
 from client.core.records import ImageFact
+from client.errors import UsageError
 from client.workload.sources import Pictures, SyntheticPictures
 
 MEMORY_BYTES = 512 * 1024 * 1024
@@ -45,6 +46,10 @@ class Encoded(msgspec.Struct, frozen=True):
 def build(pictures: Pictures, number: int) -> Encoded:
     """Draws, or reads and cleans, one picture. Runs in a thread or in a process."""
     case = pictures.case(number)
+    if (
+        kind := mime_type(case.jpeg)
+    ) != "image/jpeg":  # the data URI of every body says JPEG: it must be true of the bytes
+        raise UsageError(f"{case.image_id} came out as {kind}, not as a JPEG.", "Please report this picture.")
     return Encoded(case.fact(), base64.b64encode(case.jpeg))
 
 

@@ -61,6 +61,10 @@ class Fields:
                 raise GpuGone(reason(error), driver=error.value in DRIVER_GONE) from error
             self.absent.update(dict.fromkeys(names, reason(error)))
             return None
+        except (ValueError, TypeError, AttributeError) as error:
+            # A binding that lacks the call, or an answer that it cannot decode: this field's trouble, not the thread's end.
+            self.absent.update(dict.fromkeys(names, f"{type(error).__name__}: {error}"))
+            return None
 
     def put(self, name: str, value: int | None) -> None:
         if value is None or value < 0 or value in NOT_AVAILABLE:

@@ -113,3 +113,21 @@ def test_versions_and_capabilities() -> None:
         None,
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EmulationMxfp8LinearKernel for ModelOptMxFp8LinearMethod",
+        "HummingFP8ScaledMMLinearKernel for Fp8PerTensorOnlineLinearMethod",
+        "XPUW8A16FP8LinearKernel for Fp8OnlineLinearMethod",
+        "MacheteLinearKernel for CompressedTensorsW4A8Fp8",
+    ],
+)
+@pytest.mark.parametrize("capability", ["8.6", "9.0", None])
+def test_a_kernel_that_may_multiply_in_16_bits_is_no_proof_of_fp8(name: str, capability: str | None) -> None:
+    told = TargetFacts(version="0.33.0", quantization="fp8", complete=True, kernels=(name,))
+    found = kernel_of(told, capability)
+    assert (found.kind, found.contradiction) == ("unknown", None)
+    assert f"log: Selected {name}" in found.evidence
+    assert not any("names no kernel" in item for item in found.evidence)

@@ -195,6 +195,17 @@ def test_eager_mode_sets_nothing_aside_for_graphs() -> None:
     assert memory_of(facts())[0].graphs_in_budget_gib is None
 
 
+def test_a_sum_over_gpus_is_not_held_against_the_budget_of_one() -> None:
+    memory, _ = memory_of(
+        facts(), gpu_total_bytes=80 * GIB, nvml_idle_bytes=30 * GIB, nvml_peak_bytes=300 * GIB, units=8
+    )
+    assert memory.budget_gib == 40.0
+    assert memory.source["whole_gpu_peak_gib"] == "nvml v2, 8 GPUs together"
+    assert memory.notes == (
+        "8 GPUs are watched: whole-GPU figures are their sum, and the budget is that of one of them.",
+    )
+
+
 def test_an_idle_gpu_below_its_budget_and_a_neighbour_are_explained() -> None:
     assert "given back until traffic comes" in notes_of(facts(), gpu_total_bytes=48 * GIB, nvml_idle_bytes=20 * GIB)
     assert "given back" not in notes_of(facts(), gpu_total_bytes=48 * GIB, nvml_idle_bytes=25 * GIB)
@@ -368,3 +379,24 @@ def test_every_number_of_the_story_comes_from_the_figures() -> None:
     assert "500,000" in story("a", base, "b", changed, None)[2]
     for sentence in story("a", base, "b", new, None):
         assert re.search(r"\d", sentence)
+
+
+def test_two_servers_of_one_precision_are_not_said_to_grow_or_shrink() -> None:
+    told = story("bf16", recorded("bf16"), "again", recorded("bf16"), None)
+    assert told[1] == "Weights weigh the same, 15.53 and 15.53 GiB: none were saved."
+
+
+def test_a_fixed_kv_cache_is_not_explained_by_the_utilization() -> None:
+    pair = [
+        memory_of(
+            facts(weights_gib=weights, kv_cache_gib=10.0, kv_cache_tokens=187_232, max_model_len=4096,
+                  engine_args={"kv_cache_memory_bytes": 10 * GIB}),
+            gpu_total_bytes=80 * GIB,
+        )[0]
+        for weights in (15.53, 8.79)
+    ]  # fmt: skip
+    assert pair[0].source["kv_cache_gib"] == "log, fixed by --kv-cache-memory-bytes"
+    told = story("bf16", pair[0], "fp8", pair[1], None)
+    assert "fixed by --kv-cache-memory-bytes" in told[0]
+    assert told[1] == "Weights shrink from 15.53 to 8.79 GiB (\u221243 %), the KV cache stays at 10.00 GiB."
+    assert not any("--gpu-memory-utilization of" in line or "fills" in line or "For less" in line for line in told)

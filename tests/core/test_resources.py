@@ -357,6 +357,21 @@ def test_mig_memory_is_not_counted_twice() -> None:
     assert gpu_summary("fp8", evidence(*every), [window(0.5, 3.5)]).peak_v2_bytes == 30
 
 
+@pytest.mark.parametrize(
+    ("sizes", "units", "usable"),
+    [((80,), 1, 80), ((80,) * 8, 8, 80), ((80, 24), 2, None)],
+)
+def test_the_memory_that_one_server_can_use_is_one_gpus(sizes: tuple[int, ...], units: int, usable: int | None) -> None:
+    samples = [
+        sample(t, gpu=n, uuid=f"GPU-{n}", used_v2=GIB, total=size * GIB + GIB // 2, reserved=GIB // 2)
+        for t in (1, 2)
+        for n, size in enumerate(sizes)
+    ]
+    found = gpu_summary("fp8", evidence(*samples), [window(0.5, 3)])
+    assert (found.units, found.usable_bytes) == (units, None if usable is None else usable * GIB)
+    assert ("gpu_several" in [gate.code for gate in gpu_gates([found])]) is (units > 1)
+
+
 def process(pid: int, used: int | None, container: str | None = None) -> GpuProcess:
     return GpuProcess(pid=pid, used_bytes=used, container=container)
 
@@ -411,3 +426,6 @@ def test_a_target_gets_its_own_gpu_else_the_shared_one() -> None:
     assert by_target([own, shared], "fp8") is own
     assert by_target([own, shared], "bf16") is shared
     assert by_target([own], "bf16").why == "GPU not measured: no sidecar"
+    pair = GpuEvidence(source="c", shared_by=("bf16", "fp8"))
+    assert by_target([pair], "bf16") is pair
+    assert by_target([pair], "remote").why == "GPU not measured: no sidecar"

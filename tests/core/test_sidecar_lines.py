@@ -120,6 +120,14 @@ LOCAL = "http://127.0.0.1:9401"
         (target("http://10.0.0.7:8000"), LOCAL, False, "another machine's GPU"),
         (target("http://vllm-fp8:8000", sidecar_url="http://sidecar:9401/"), "http://sidecar:9401", True, "named"),
         (target("http://localhost:8000", sidecar_url="http://a:1"), LOCAL, False, "names another sidecar"),
+        (target("https://p1-8000.proxy.runpod.net", sidecar_url=LOCAL), LOCAL, False, "this machine's GPU"),
+        (
+            target("http://10.0.0.7:8000", sidecar_url="http://localhost:9401"),
+            "http://localhost:9401",
+            False,
+            "10.0.0.7",
+        ),
+        (target("http://localhost:8000", sidecar_url=LOCAL), LOCAL, True, "named"),
         (target("http://127.0.0.1:8000", simulated=True), LOCAL, False, "has no GPU"),
         (target("http://127.0.0.1:8000", simulated=True), "http://127.0.0.1:8000", True, "simulated"),
         (target(""), "", False, "unknown host"),
@@ -131,3 +139,8 @@ def test_a_sidecar_is_used_only_for_the_gpu_behind_the_target(
     answer, why = sidecar_applies(found, sidecar)
     assert answer is applies
     assert says in why
+
+
+def test_a_sidecar_at_the_end_of_a_tunnel_counts_because_it_names_another_boot() -> None:
+    far = target("https://p1-8000.proxy.runpod.net", sidecar_url=LOCAL)
+    assert sidecar_applies(far, LOCAL, elsewhere=True)[0]

@@ -3,4 +3,13 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("rooms", "sim")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A campaign of minutes that kills, freezes and fills: a stage of its own."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.faults)

@@ -294,3 +294,19 @@ def test_info_names_what_cannot_be_told() -> None:
     assert set(info.absent) == {"used_v2", "reserved", "power_limit_mw", "mig"}
     bench.nvml.version_error = NOT_SUPPORTED
     assert bench.library.versions() == (None, None)
+
+
+@pytest.mark.parametrize("trouble", [UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), AttributeError("no such call")])
+def test_a_binding_that_stumbles_costs_one_field(trouble: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = ScriptedNvml(gpu(0))
+    library = Library(nvml)
+    library.start()
+    (device,) = library.devices()
+
+    def stumble(*_: object) -> int:
+        raise trouble
+
+    monkeypatch.setattr(nvml, "nvmlDeviceGetTemperature", stumble, raising=False)
+    found = device.fast(Stamp(1, 1))
+    assert (found.temp_c, type(trouble).__name__ in found.absent["temp_c"]) == (None, True)
+    assert found.power_mw is not None

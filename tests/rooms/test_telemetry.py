@@ -10,13 +10,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from live_sidecar import Running
 from scripted_nvml import GIB, Error
 
 from client import telemetry
+from client.core.evidence import GpuEvidence
+from client.core.gpu import by_target
+from client.core.plan import Target
 from client.core.records import ClockAnchor, GpuSample, ServerSnapshot
 from client.errors import UsageError
+from client.session import _Gpus
 from client.telemetry import MetricsScraper, SidecarClient, read_gpu_file
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "gpu"
@@ -327,3 +332,42 @@ def test_a_file_that_holds_nothing_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("hello\n")
     with pytest.raises(UsageError, match="holds no sample"):
         read_gpu_file(tmp_path / "empty", anchor())
+
+
+def test_a_run_never_takes_this_machines_gpu_for_a_remote_servers(running: Running) -> None:
+    """As server/targets.toml has it: the sidecar is at a loopback address, and --url has moved one server away."""
+    here = Target(name="bf16", base_url="http://127.0.0.1:8000", sidecar_url=running.url)
+    also = Target(name="int8", base_url="http://127.0.0.1:8001", sidecar_url=running.url)
+    away = Target(name="fp8", base_url="https://abc123-8000.proxy.runpod.net", sidecar_url=running.url)
+    for targets, owner, shared in (
+        ((here, away), "bf16", ()),
+        ((away, here, also), None, ("bf16", "int8")),
+        ((away,), None, None),
+    ):
+        kept, told = Kept(), Told()
+        gpus = _Gpus(kept)  # type: ignore[arg-type]  # only what it writes
+        gpus.open(targets, told)  # type: ignore[arg-type]  # only what it notes
+        gpus.close()
+        assert any("fp8" in note and "this machine's GPU" in note for note in told.notes)
+        found = [msgspec.json.decode(data, type=GpuEvidence) for data in kept.files.values()]
+        assert [(f.target, f.shared_by) for f in found] == ([] if shared is None else [(owner, shared)])
+        assert by_target(found, "fp8").why == "GPU not measured: no sidecar"
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def append(self, _name: str, _value: object) -> None:
+        pass
+
+    def write_file(self, name: str, data: bytes) -> None:
+        self.files[name] = data
+
+
+class Told:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)

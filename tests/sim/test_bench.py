@@ -201,6 +201,7 @@ def test_bad_input_is_one_line_with_a_next_step_and_leaves_nothing(pair: dict[st
     nobody = f"http://127.0.0.1:{free_port()}"
     cases = [
         (["--requests", "0"], 2, "--requests 0"),
+        (["--requests", "many"], 2, "invalid int value"),
         (["--target", "nope"], 2, "no such target"),
         (["--target", "fp8", "--url", nobody], 3, "nothing serves at"),
         ([*fp8, "--model", "other"], 3, "Served there: m"),

@@ -1,0 +1,72 @@
+"""What is found beside the request metrics: a live pair on one GPU, and a host with more GPUs than the server uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import made
+import msgspec
+
+from client.core.evidence import Evidence, GpuEvidence
+from client.core.measured import measured_in
+from client.core.plan import Design
+from client.core.records import GpuProcess, GpuSample, Phase, PhaseWindow
+
+LOGS = Path(__file__).parent.parent / "golden" / "logs"
+GIB = 1024**3
+S = 1_000_000_000
+
+
+def seen(*, gpus: int = 1, both: bool = True, design: Design = Design.INTERLEAVED) -> Evidence:
+    """The recorded servers; the first GPU holds 72 GiB, any other nothing."""
+    pair = [GpuProcess(pid=7, used_bytes=36 * GIB, container="a" * 12), GpuProcess(pid=8, used_bytes=36 * GIB)]
+    samples = tuple(
+        GpuSample(
+            mono_ns=t * S // 10,
+            wall_ns=t * S // 10,
+            gpu=gpu,
+            used_v2=0 if gpu else 72 * GIB,
+            reserved=GIB // 2,
+            total=80 * GIB,
+            processes=tuple(pair) if gpu == 0 and both else None,
+        )
+        for t in range(200)
+        for gpu in range(gpus)
+    )
+    windows = tuple(
+        PhaseWindow(target=name, phase=Phase.MEASURE, start_ns=start * S, end_ns=(start + 5) * S)
+        for name, start in (("bf16", 5), ("fp8", 12))
+    )
+    servers = {
+        name: msgspec.structs.replace(
+            made.server(name), log_text=(LOGS / f"vllm-0.20.2-h100-{name}.log").read_text(), before=None
+        )
+        for name in ("bf16", "fp8")
+    }
+    gpu = (GpuEvidence(samples=samples, shared_by=("bf16", "fp8")),)
+    return made.evidence(made.campaign(), gpu=gpu, windows=windows, servers=servers, plan=made.plan(design=design))
+
+
+def test_whole_gpu_figures_of_a_live_pair_count_both_and_do_not_explain_one_budget() -> None:
+    found = measured_in(seen())
+    notes = " ".join(found.memory["bf16"].notes)
+    assert "fp8 may have been alive on the same GPU" in notes
+    assert f"7 ({'a' * 12}) 36.00 GiB, 8 36.00 GiB" in notes
+    assert found.memory["bf16"].whole_gpu_peak_gib == 72.0
+    assert "72" not in found.memory_story["fp8"][0]
+
+
+def test_one_server_at_a_time_has_the_gpu_to_itself() -> None:
+    found = measured_in(seen(both=False, design=Design.SERIAL))
+    assert "alive on the same GPU" not in " ".join(found.memory["bf16"].notes)
+    assert "(whole GPU at peak: 72.00 and 72.00 GiB)" in found.memory_story["fp8"][0]
+
+
+def test_eight_watched_gpus_do_not_make_the_budget_of_one_server_eightfold() -> None:
+    found = measured_in(seen(gpus=8))
+    memory = found.memory["bf16"]
+    assert memory.total_gib == 79.5
+    assert memory.budget_gib is not None
+    assert abs(memory.budget_gib - 0.45 * 79.5) < 1e-3
+    assert memory.source["whole_gpu_peak_gib"] == "nvml v2, 8 GPUs together"
+    assert [gate.code for gate in found.gates].count("gpu_several") == 2
