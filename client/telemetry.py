@@ -271,8 +271,7 @@ class SidecarClient:
         self._seen = {key: None for key in self._seen if key[2] > oldest}
 
     def energy_mj(self) -> dict[int, int] | None:
-        """The energy counter of each watched GPU now, mJ. None when any GPU has no counter (a sum over some of them would look like a
-        saving) or the sidecar does not answer; while it answers no pull either it is not waited for."""
+        """Energy counters now, mJ. None when a GPU has none (a partial sum would look like a saving) or the sidecar is silent."""
         if self.why is not None or self._silent:
             return None
         try:
@@ -300,10 +299,8 @@ class SidecarClient:
         self._ticker.stop(2 * self._timeout_s)
         self._ticker = None
         self.pull()
-        if self._silent:
-            return
         try:
-            self.offset = drift(self.offset, self._ask_clock())
+            self.offset = self.offset if self._silent else drift(self.offset, self._ask_clock())
         except NoAnswer:
             self.failed_pulls += 1
 

@@ -23,6 +23,9 @@ from typing import Any
 from peer import Peer, Talk, peer
 from raw_server import CHUNKED, GOOD, chunk
 
+from client.core.analysis import analyse
+from client.core.findings import Findings
+from client.core.measured import measured_in
 from client.core.records import RequestRecord
 from client.rundir import read_lines, read_run
 
@@ -208,6 +211,12 @@ def holds(done: Done, run: Path) -> list[RequestRecord]:
     places = Counter((r.target, r.phase, r.index, r.attempt) for r in records)
     assert max(places.values(), default=1) == 1, places.most_common(3)
     return records
+
+
+def analysed(run: Path) -> Findings:
+    """What any report of that run would say, made again from its files."""
+    evidence = read_run(run)
+    return analyse(evidence, measured_in(evidence))
 
 
 def reported(run: Path) -> subprocess.CompletedProcess[str]:

@@ -188,7 +188,7 @@ def report_of(run: Path) -> tuple[subprocess.Popen[str], float]:
     return process, usage.ru_maxrss / 1024
 
 
-@pytest.mark.parametrize("name", ["requests.jsonl", "images.jsonl", "servers/t/server.log", "manifest.json"])
+@pytest.mark.parametrize("name", ["requests.jsonl", "servers/t/server.log", "manifest.json"])
 def test_a_line_of_a_gigabyte_is_not_read_into_memory(name: str, saved: Path, tmp_path: Path) -> None:
     run = copy_of(saved, tmp_path / "run")
     with (run / name).open("ab") as file:

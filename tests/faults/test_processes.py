@@ -16,6 +16,7 @@ from rig import (
     ROOT,
     SMALL,
     Byzantine,
+    analysed,
     at,
     bench,
     byzantine,
@@ -29,13 +30,10 @@ from rig import (
 )
 from simulated import simulated
 
-from client.core.analysis import analyse
-from client.core.measured import measured_in
 from client.core.records import Outcome
-from client.rundir import read_run
 
 QUICK = ("--time-scale", "0.05", "--profile", "h100", "--model", "m")
-LIMITS = ("--timeout", "connect=2", "--timeout", "first-byte=2", "--timeout", "idle=2", "--timeout", "total=6")
+LIMITS = ("--timeout", "connect=1.5", "--timeout", "first-byte=1.5", "--timeout", "idle=1.5", "--timeout", "total=6")
 SAME = ("--repeat-image",)
 """One picture for all requests: these runs need many requests and no numbers, and pictures take time to draw."""
 KILLS = int(os.environ.get("HALFWEIGHT_KILLS", "6"))
@@ -81,7 +79,7 @@ def test_a_server_that_is_frozen_times_out_by_stage(tmp_path: Path) -> None:
     late = [r for r in records if r.outcome is not Outcome.OK]
     assert late
     assert {str(r.outcome) for r in late} <= {"timeout_first_byte", "timeout_idle"}, classes(the_run(out))
-    assert all(r.done_ns and r.sent_ns and r.done_ns - r.sent_ns >= 1.9e9 for r in late)
+    assert all(r.done_ns and r.sent_ns and r.done_ns - r.sent_ns >= 1.4e9 for r in late)
     assert done.code == 4
 
 
@@ -115,7 +113,7 @@ def test_a_server_without_file_descriptors_is_seen_as_such(tmp_path: Path) -> No
     out = tmp_path / "out"
     with simulated(tmp_path, *QUICK) as server:
         subprocess.run(["prlimit", "--pid", str(server.process.pid), "--nofile=14:14"], check=True)
-        load = ("--requests", "4", "--concurrency", "8", "--timeout", "first-byte=1")
+        load = ("--requests", "4", "--concurrency", "8", "--timeout", "first-byte=0.7")
         done = bench(*at(f"http://127.0.0.1:{server.port}"), *LIMITS, *SAME, *load, out=out)
         server.process.kill()  # it has no descriptor left to end in order
     records = holds(done, the_run(out))
@@ -178,7 +176,7 @@ def test_a_signal_at_any_moment_ends_soon_and_keeps_what_was_measured(number: si
             for run in runs:
                 if (run / "manifest.json").exists():
                     records = records_of(run)
-                    assert reported(run).returncode == 0
+                    analysed(run)
                     if done.code == 130 and records:
                         assert "Traceback" not in done.all, done.all
 
@@ -213,9 +211,7 @@ def killed_runs_hold(out: Path, server: Byzantine, trial: int) -> None:
         if not (run / "manifest.json").exists():
             assert reported(run).returncode == 6
             continue
-        evidence = read_run(run)
-        found = analyse(evidence, measured_in(evidence))
-        assert evidence.complete is False
+        found = analysed(run)
         assert "cut_short" in {gate.code for gate in found.gates}
         assert found.torn_lines == torn
         if trial == 1:

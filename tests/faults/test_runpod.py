@@ -120,7 +120,7 @@ def test_a_wrong_key_and_a_wrong_id_are_told_apart(tmp_path: Path) -> None:
 
 def test_limits_of_a_worker_are_told_and_a_worker_that_comes_late_is_seen(tmp_path: Path) -> None:
     with serverless(Serverless(start_s=0.0, late_worker_at=40)) as url:
-        done = asked(url, *MODEL, "--requests", "80", "--concurrency", "31", out=tmp_path)
+        done = asked(url, *MODEL, "--repeat-image", "--requests", "80", "--concurrency", "31", out=tmp_path)
     run = the_run(tmp_path)
     assert {str(r.outcome) for r in holds(done, run)} == {"ok"}
     assert "MAX_CONCURRENCY" in done.err

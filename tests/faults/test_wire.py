@@ -111,7 +111,7 @@ FAULTS = (
     Fault("http 524 in HTML", says(page("524 A Timeout", HTML)), O.HTTP_ERROR, "524: A timeout occurred", 524),
     Fault("http 429", says(json_answer({"detail": "slow down"}, "429 Too Many", "retry-after: 7")), O.HTTP_ERROR, "slow down", 429),
     Fault("http 401", says(json_answer({"error": "Unauthorized"}, "401 Unauthorized")), O.HTTP_ERROR, "Unauthorized", 401),
-    Fault("http 413, unread", says(page("413 Too Large", b"", "text/plain"), close=True), O.HTTP_ERROR, "413", 413),
+    Fault("http 413, unread", says(page("413 Too Large", b"", "text/plain", "connection: close"), close=True), O.HTTP_ERROR, "413", 413),
     Fault("http 204", says(b"HTTP/1.1 204 No Content\r\n\r\n"), O.HTTP_ERROR, "204", 204),
     Fault("redirect", says(page("307 Temporary", b"", "text/plain", "location: http://other.example/v1")), O.HTTP_ERROR, "redirect to http://other.example/v1 not followed", 307),
     Fault("error in the stream", says(streamed(ROLE, event("a"), b'data: {"error": {"message": "engine died"}}\n\n', DONE)), O.STREAM_ERROR, "engine died"),

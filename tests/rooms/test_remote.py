@@ -14,6 +14,7 @@ from client.core.plan import Arrival, LoadProfile, RunPlan, Target, TargetKind, 
 from client.core.secrets import Mask
 from client.errors import UsageError
 from client.remote import base_url, read_keys
+from client.serverless import Poll, settled
 
 KEY = "rpa_7Q2xVb0sKq/9LmN3"
 POD = "https://abc123-8000.proxy.runpod.net"
@@ -161,3 +162,25 @@ def test_the_sidecar_of_the_file_is_not_asked_of_another_host() -> None:
     assert plan("--url", "http://127.0.0.1:8123").targets[0].sidecar_url == "http://127.0.0.1:9401"
     assert plan("--url", POD).targets[0].sidecar_url is None
     assert plan("--url", POD, "--sidecar", "http://gpu:9401").targets[0].sidecar_url == "http://gpu:9401"
+
+
+async def test_the_measured_phase_waits_for_workers_that_are_starting_but_not_for_ever() -> None:
+    def telling(starting: list[int]) -> tuple[list[str], Poll]:
+        asked: list[str] = []
+
+        async def poll(name: str) -> runpod.Workers | None:
+            asked.append(name)
+            return runpod.Workers(ready=1, initializing=starting.pop(0) if len(starting) > 1 else starting[0])
+
+        return asked, poll
+
+    asked, poll = telling([2, 1, 0])
+    found = await settled(poll, "fp8", lambda: False, every_s=0.0)
+    assert (len(asked), found and found.initializing) == (3, 0)
+    asked, poll = telling([1])
+    found = await settled(poll, "fp8", lambda: False, limit_s=0.05, every_s=0.01)
+    assert found
+    assert found.initializing == 1, "as they are when the time is over"
+    asked, poll = telling([1])
+    await settled(poll, "fp8", lambda: True, every_s=0.0)
+    assert len(asked) == 1, "a stop is not waited for"
