@@ -164,7 +164,7 @@ def _largest_body(plan: RunPlan, pictures: Pictures) -> int:
 
 
 @contextlib.contextmanager
-def _servers(plan: RunPlan, run_dir: RunDir, progress: Progress):  # type: ignore[no-untyped-def]
+def _servers(plan: RunPlan, run_dir: RunDir, progress: Progress) -> Iterator[RunPlan]:
     """Yields the plan with the addresses of its servers; starts them when they are simulated."""
     if plan.simulate is None:
         yield plan
