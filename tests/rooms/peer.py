@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -79,7 +80,11 @@ class Peer:
             try:
                 sock, _ = self._listener.accept()
             except OSError:
-                return
+                if self.stop.is_set():
+                    return
+                # Out of descriptors: a test may have taken them all before this thread first got here.
+                time.sleep(0.01)
+                continue
             self.connections += 1
             thread = threading.Thread(target=self._serve, args=(sock, self.connections), daemon=True)
             self._threads.append(thread)
