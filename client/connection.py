@@ -132,9 +132,7 @@ class Connection:
         if self.tells_upload:
             exchange.stamps.uploaded_ns = now
         self._uploading = False
-        if exchange.complete:
-            self._finish(exchange)
-        elif exchange.stamps.first_byte_ns is None:
+        if exchange.stamps.first_byte_ns is None:
             self._watch("first_byte", now + exchange.limits.first_byte)
 
     def upload_failed(self, error: OSError) -> None:
@@ -174,8 +172,9 @@ class Connection:
             exchange.complete = False
             self._fail(exchange, failure)
         elif exchange.complete:
-            if not self._uploading:
-                self._finish(exchange)
+            if self._uploading:  # a refusal: nobody will read the rest of the request
+                self._reusable = False
+            self._finish(exchange)
         elif exchange.sink is None and exchange.status is not None:
             exchange.wake()
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from fakes import FakeBodies, FakeClock, FakeDoor
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.core.arrivals import by_count
@@ -80,6 +80,7 @@ async def test_an_open_loop_sends_at_its_times_whatever_is_in_flight() -> None:
     assert bench.door.most_in_flight == 4
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), count=st.integers(1, 60), takes=st.integers(1, 10**9))
 def test_every_arrival_is_sent_once_and_on_time(seed: int, count: int, takes: int) -> None:
     bench = Bench(takes=takes)

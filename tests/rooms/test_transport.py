@@ -316,10 +316,13 @@ async def test_an_early_refusal_counts_though_the_body_was_not_taken(client: Loa
         talk.sock.recv(100)
         talk.send(answer)
         talk.wait()
+        gone.set()
 
+    gone = threading.Event()
     with peer(script) as server:
         response = await post(client, server.url, b"x" * (32 << 20), write=3)
         assert (response.status_code, response.content) == (413, b"big")
+        assert not gone.is_set(), "the answer was whole: nothing more to wait for"
 
 
 async def test_a_refusal_counts_even_when_the_peer_then_resets(client: LoadClient) -> None:
