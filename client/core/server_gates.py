@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from math import ceil
@@ -23,6 +24,7 @@ PRECISION_ARGS = (
     "--quantization-config",
 )
 """Engine arguments in which the arms of a precision comparison may differ, with the value that follows them."""
+_MEMORY_SIZE = re.compile(r"^-*(kv.cache.memory.bytes|gpu.memory.utilization|num.gpu.blocks.override)\b")
 
 
 def unread_counters(seen: Seen) -> Iterator[Gate]:
@@ -120,16 +122,23 @@ def engine_arguments(seen: Seen) -> Iterator[Gate]:
             for key in sorted(left.keys() | right.keys())
             if left.get(key) != right.get(key)
         ]
-        if a.engine_args and b.engine_args and found:
-            yield _arguments_differ(a.name, b.name, found)
-            continue
-        configs = [seen.counters[t.name].cache_config for t in (a, b) if t.name in seen.counters]
-        found = config_differences(*configs) if len(configs) == 2 else []
+        if not (a.engine_args and b.engine_args and found):
+            configs = [seen.counters[t.name].cache_config for t in (a, b) if t.name in seen.counters]
+            found = config_differences(*configs) if len(configs) == 2 else []
         if found:
-            yield _arguments_differ(a.name, b.name, found)
+            yield _arguments_differ(seen, a.name, b.name, found)
 
 
-def _arguments_differ(a: str, b: str, found: list[str]) -> Gate:
+def _arguments_differ(seen: Seen, a: str, b: str, found: list[str]) -> Gate:
+    """Sizes of memory alone change no kernel: they matter to speed once a server ran out of that memory, and to capacity always."""
+    short = any(seen.counters[t].counters.get("preemptions", 0) > 0 for t in (a, b) if t in seen.counters)
+    if all(_MEMORY_SIZE.search(difference) for difference in found) and not short and not any(queueing(seen)):
+        return flag(
+            "memory_settings",
+            f"{a} and {b} were given different memory: {'; '.join(found)}. KV cache and whole memory are those of the settings; no request waited for it, so latencies stand.",
+            "Give both the same --gpu-memory-utilization and no KV size of its own to compare capacity.",
+            (a, b),
+        )
     return invalid(
         "engine_arguments",
         f"{a} and {b} differ in more than their precision: {'; '.join(found[:4])}{' …' if len(found) > 4 else ''}.",

@@ -67,6 +67,9 @@ class BodyStore:
         self._spill_end = 0
         self._pending: dict[int, asyncio.Task[Encoded]] = {}
         self._facts: OrderedDict[int, ImageFact] = OrderedDict()
+        self.later: deque[int] | None = None
+        """What the block that was prepared last needs and could not be held yet; None before the first block is prepared. It lies here
+        because one call prepares a block for every target."""
         cores = os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(max_workers=min(4, cores), thread_name_prefix="bodies")
 
@@ -239,8 +242,6 @@ class Bodies:
         self.store = store or BodyStore(pictures)
         self._pictures, self._window = pictures, window
         self._template: BodyTemplate = body_template(workload, model, seed=seed, continuous_usage=continuous_usage)
-        self._later: deque[int] = deque()
-        self._told = False
 
     async def prepare(self, numbers: Iterable[int]) -> None:
         """Builds the bodies of a block before its clock starts: all that the store can hold; the rest as `get` goes on.
@@ -250,8 +251,7 @@ class Bodies:
         wanted = list(dict.fromkeys(self._pictures.number(i) for i in numbers))
         missing = [number for number in wanted if not self.store.ready(number)]
         await self.store.build_all(missing)
-        self._later = deque(number for number in missing if not self.store.ready(number))
-        self._told = True
+        self.store.later = deque(number for number in missing if not self.store.ready(number))
 
     async def get(self, i: int) -> PreparedRequest:
         """The body with picture `i`: at once when it was prepared."""
@@ -262,10 +262,11 @@ class Bodies:
 
     def _look_ahead(self, number: int) -> None:
         """What `prepare` could not hold yet; pictures of a later block would be drawn inside the block that is measured now."""
-        if self._told:
-            while self._later and (self._later[0] == number or self.store.ready(self._later[0])):
-                self._later.popleft()
-            coming = list(itertools.islice(self._later, self._window))
+        later = self.store.later
+        if later is not None:
+            while later and (later[0] == number or self.store.ready(later[0])):
+                later.popleft()
+            coming = list(itertools.islice(later, self._window))
         else:
             last = min(number + 1 + self._window, len(self._pictures))
             coming = [self._pictures.number(k) for k in range(number + 1, last)]

@@ -100,6 +100,7 @@ CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
     "other prompt": ("prompt_tokens", Severity.INVALID, lambda: made.evidence(of(made.campaign(), "fp8", lambda r: change(r, prompt_tokens=700))), Measured()),
     "version mismatch": ("version_mismatch", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", version="0.33.0")), Measured()),
     "other engine arguments": ("engine_arguments", Severity.INVALID, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len=8192", "--quantization", "fp8"))))), Measured()),
+    "other memory settings": ("memory_settings", Severity.FLAG, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len", "4096", "--kv-cache-memory-bytes=23G", "--quantization", "fp8"))))), Measured()),
     "preemptions": ("preemptions", Severity.FLAG, lambda: with_servers(fp8=made.server("fp8", after=made.page(prefix_queries=35_000, preemptions=3, image_queries=32))), Measured()),
     "too few": ("too_few_requests", Severity.INVALID, lambda: made.evidence(made.campaign(per_block=1)), Measured()),
     "not warmed up": ("not_settled", Severity.FLAG, lambda: made.evidence(slow_start()), Measured()),

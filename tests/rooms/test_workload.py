@@ -305,10 +305,12 @@ async def test_a_prepared_block_draws_nothing_of_the_next_one() -> None:
     """Found on a GPU host: pictures of later blocks were drawn inside the block that was measured, and the load generator was late."""
     pictures = open_pictures(Workload(width=64, height=64), 0, 200)
     bodies = Bodies(pictures, Workload(width=64, height=64), "m")
+    of_the_other_target = Bodies(pictures, Workload(width=64, height=64), "n", store=bodies.store)
     try:
         await bodies.prepare(range(8))
         for number in range(8):
             await bodies.get(number)
+            await of_the_other_target.get(number)
         assert [number for number in range(8, 200) if bodies.store.busy(number) or bodies.store.ready(number)] == []
     finally:
         bodies.close()
