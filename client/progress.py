@@ -21,8 +21,8 @@ RECENT = 1000
 LEAST_P99 = 100
 """With fewer the slowest one is told, and called that."""
 GPUS_SHOWN = 4
-RATE_OVER = 50
-"""Ends of requests that the live rate is over."""
+RATE_OVER, RATE_STEP_S, RATE_LEAST_S = 50, 0.1, 0.5
+"""The live rate is over as many counts, at least so far apart; none is told before it spans the least (answers come in bursts)."""
 REDRAWN_PER_S = 4
 
 
@@ -77,7 +77,7 @@ class Figures:
         self.in_flight: Callable[[], int] | None = None
         self._done = 0
         self._first = self._stage_began = clock()
-        self._ends: deque[float] = deque(maxlen=RATE_OVER)
+        self._counts: deque[tuple[float, int]] = deque(maxlen=RATE_OVER)
         self._latencies: dict[str, deque[float]] = {}
         self._errors: dict[str, Counter[str]] = {}
         self._gpus: dict[tuple[str, int], GpuSample] = {}
@@ -88,7 +88,7 @@ class Figures:
     def stage(self, text: str, total: int | None, seconds: float | None = None) -> None:
         self.text, self.total, self.seconds, self.count = text, total, seconds, 0
         self._stage_began = self._clock()
-        self._ends.clear()
+        self._counts.clear()
 
     def gpu(self, owner: str, sample: GpuSample) -> None:
         """A reading of the energy counter alone has nothing to show."""
@@ -98,7 +98,9 @@ class Figures:
     def add(self, record: RequestRecord) -> None:
         self.count += 1
         self._done += 1
-        self._ends.append(self._clock())
+        now = self._clock()
+        if not self._counts or now - self._counts[-1][0] >= RATE_STEP_S:
+            self._counts.append((now, self.count))
         if record.outcome is not Outcome.OK:
             kind = (
                 f"http_{record.status}"
@@ -112,9 +114,10 @@ class Figures:
 
     def rate(self) -> float | None:
         """Requests that ended per second, lately; None with too few to say."""
-        if len(self._ends) < 3 or self._ends[-1] <= self._ends[0]:
+        counts = tuple(self._counts)
+        if self.count < 3 or not counts or counts[-1][0] - counts[0][0] < RATE_LEAST_S:
             return None
-        return (len(self._ends) - 1) / (self._ends[-1] - self._ends[0])
+        return (counts[-1][1] - counts[0][1]) / (counts[-1][0] - counts[0][0])
 
     def left_s(self) -> float | None:
         """Seconds until this stage ends, at the present rate; None when that is unknown."""

@@ -48,6 +48,20 @@ def test_medians_are_kept_by_target_over_stages() -> None:
     assert figures.latencies() == {"fp8": "p50 314 ms  max 314 ms", "bf16": "p50 214 ms  max 214 ms"}
 
 
+def test_a_burst_is_no_rate() -> None:
+    """Sixteen answers at once, as a batching server gives them, say nothing of a second yet."""
+    clock = Clock()
+    figures = Figures(clock)
+    figures.stage("measuring", 100)
+    for burst in range(5):
+        clock.now += 1.0
+        for k in range(16):
+            clock.now += 0.001
+            figures.add(made.record("fp8", 16 * burst + k, 0.0))
+        rate = figures.rate()
+        assert rate is None if burst == 0 else rate == pytest.approx(16, rel=0.05)
+
+
 def test_the_p99_is_told_from_a_hundred_latencies_on() -> None:
     figures = Figures(Clock())
     for k in range(1, 151):
