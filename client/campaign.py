@@ -126,6 +126,10 @@ class Campaign:
         stages = arm_plan(plan.load, plan.seed, replay=self._replay)
         names = [target.name for target in plan.targets]
         blocks = block_plan(plan.targets, plan.design, plan.load, plan.seed, replay=self._replay)
+        if self._keeper is None and all(block.slots.duration_ns is None for block in blocks):
+            first = len(stages.cold[0]) + len(stages.warmup[0])
+            asked = sum(len(slots) for slots in quality_passes(plan, stages.images))
+            self._progress.expect(len(names) * (first + asked) + sum(len(block.slots) for block in blocks))
         await self._fleet.start()
         try:
             if self._keeper is None:
@@ -190,7 +194,9 @@ class Campaign:
     ) -> None:
         if self.interrupted or not len(slots):
             return
-        self._progress.stage(text, len(slots))
+        # A block by duration holds more slots than it has time for: its progress is that of the clock.
+        timed = None if slots.duration_ns is None else slots.duration_ns / 1e9
+        self._progress.stage(text, len(slots) if timed is None else None, timed)
         await self._pictures.prepare([slot.image for slot in slots.slots[: self._likely(name, slots)]])
         if self.interrupted:
             return

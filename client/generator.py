@@ -217,6 +217,13 @@ async def _cancel(tasks: Collection[asyncio.Future[Any]]) -> None:
         await asyncio.wait(running)
 
 
+@dataclass(slots=True)
+class InFlight:
+    """How many requests are on their way now: for the eye, no number of a report comes from it."""
+
+    count: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class _Sender:
     """Sends the slots of one block. A try that the server certainly did not take is repeated, `retries` times at most."""
@@ -229,21 +236,26 @@ class _Sender:
     worker: int
     block: int | None
     level: int
+    flying: InFlight
 
     async def __call__(self, prepared: PreparedRequest, slot: Slot, intended_ns: int) -> RequestRecord:
         attempt = 0
         while True:
-            record = await self.door.send(
-                prepared,
-                slot,
-                phase=slot.phase,
-                block=self.block,
-                level=self.level,
-                worker=self.worker,
-                intended_ns=intended_ns,
-                sink=self.sink,
-                attempt=attempt,
-            )
+            self.flying.count += 1
+            try:
+                record = await self.door.send(
+                    prepared,
+                    slot,
+                    phase=slot.phase,
+                    block=self.block,
+                    level=self.level,
+                    worker=self.worker,
+                    intended_ns=intended_ns,
+                    sink=self.sink,
+                    attempt=attempt,
+                )
+            finally:
+                self.flying.count -= 1
             if attempt >= self.retries or not safe_to_retry(record):
                 return record
             await self.clock.sleep_until(self.clock.now_ns() + round(retry_wait_s(record) * 1e9))
@@ -275,6 +287,11 @@ class LocalFleet:
         self._grace_s = grace_s
         self._retries = retries
         self._stop = Stop()
+        self._flying = InFlight()
+
+    @property
+    def in_flight(self) -> int:
+        return self._flying.count
 
     async def start(self) -> None:
         """Nothing to start; the fleet of processes has the same door."""
@@ -308,7 +325,7 @@ class LocalFleet:
             watch.note(record)
             self._sink(record)
 
-        send = _Sender(door, sink, self._clock, self._stop, self._retries, self._worker, block, level)
+        send = _Sender(door, sink, self._clock, self._stop, self._retries, self._worker, block, level, self._flying)
         async with watch:
             start_ns = self._clock.now_ns() + HEAD_START_NS if start_ns is None else start_ns
             held_back = await run_slots(

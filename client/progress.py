@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -9,34 +10,52 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from client.core.records import Outcome, Phase, RequestRecord
+from client.core.records import GpuSample, Outcome, Phase, RequestRecord
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 PLAIN_EVERY_S = 5.0
-RECENT = 200
-"""Latencies of each target that the live median is over."""
-RATE_OVER = 50
-"""Ends of requests that the live rate is over."""
+RECENT = 1000
+"""Latencies of each target that the live median and p99 are over."""
+LEAST_P99 = 100
+"""With fewer the slowest one is told, and called that."""
+GPUS_SHOWN = 4
+RATE_OVER, RATE_STEP_S, RATE_LEAST_S = 50, 0.1, 0.5
+"""The live rate is over as many counts, at least so far apart; none is told before it spans the least (answers come in bursts)."""
 REDRAWN_PER_S = 4
 
 
 class Progress(Protocol):
-    """`stage` begins a stretch of `total` requests (None: unknown); `record` counts one; `note` tells a fact; `close` ends it all."""
+    """`expect` tells how many requests the whole run has. `stage` begins a stretch of `total` requests, or of `seconds` (None: unknown);
+    `record` counts one; `gpu` shows a reading (from any thread; `owner` names the server whose GPU it is, '' where there is one GPU);
+    `follow` gives a way to ask how many requests are in flight; `note` tells a fact; `close` ends it all.
+    """
 
-    def stage(self, text: str, total: int | None = None) -> None: ...
+    def expect(self, requests: int) -> None: ...
+    def stage(self, text: str, total: int | None = None, seconds: float | None = None) -> None: ...
     def record(self, record: RequestRecord) -> None: ...
+    def gpu(self, owner: str, sample: GpuSample) -> None: ...
+    def follow(self, in_flight: Callable[[], int]) -> None: ...
     def note(self, text: str) -> None: ...
     def close(self) -> None: ...
 
 
 class Quiet:
-    def stage(self, text: str, total: int | None = None) -> None:
-        del text, total
+    def expect(self, requests: int) -> None:
+        del requests
+
+    def stage(self, text: str, total: int | None = None, seconds: float | None = None) -> None:
+        del text, total, seconds
 
     def record(self, record: RequestRecord) -> None:
         del record
+
+    def gpu(self, owner: str, sample: GpuSample) -> None:
+        del owner, sample
+
+    def follow(self, in_flight: Callable[[], int]) -> None:
+        del in_flight
 
     def note(self, text: str) -> None:
         del text
@@ -46,24 +65,42 @@ class Quiet:
 
 
 class Figures:
-    """Live figures: for the eye only, the verdict is computed from the run directory. Medians and errors are of measured requests."""
+    """Live figures: for the eye only, the verdict is computed from the run directory. Latencies are of measured requests."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.text = "starting"
         self.total: int | None = None
+        self.seconds: float | None = None
         self.count = 0
-        self._ends: deque[float] = deque(maxlen=RATE_OVER)
+        self.expected: int | None = None
+        self.in_flight: Callable[[], int] | None = None
+        self._done = 0
+        self._first = self._stage_began = clock()
+        self._counts: deque[tuple[float, int]] = deque(maxlen=RATE_OVER)
         self._latencies: dict[str, deque[float]] = {}
         self._errors: dict[str, Counter[str]] = {}
+        self._gpus: dict[tuple[str, int], GpuSample] = {}
 
-    def stage(self, text: str, total: int | None) -> None:
-        self.text, self.total, self.count = text, total, 0
-        self._ends.clear()
+    def expect(self, requests: int) -> None:
+        self.expected, self._first = requests, self._clock()
+
+    def stage(self, text: str, total: int | None, seconds: float | None = None) -> None:
+        self.text, self.total, self.seconds, self.count = text, total, seconds, 0
+        self._stage_began = self._clock()
+        self._counts.clear()
+
+    def gpu(self, owner: str, sample: GpuSample) -> None:
+        """A reading of the energy counter alone has nothing to show."""
+        if sample.power_mw is not None or sample.used_v2 is not None or sample.used_v1 is not None:
+            self._gpus[owner, sample.gpu] = sample
 
     def add(self, record: RequestRecord) -> None:
         self.count += 1
-        self._ends.append(self._clock())
+        self._done += 1
+        now = self._clock()
+        if not self._counts or now - self._counts[-1][0] >= RATE_STEP_S:
+            self._counts.append((now, self.count))
         if record.outcome is not Outcome.OK:
             kind = (
                 f"http_{record.status}"
@@ -77,35 +114,60 @@ class Figures:
 
     def rate(self) -> float | None:
         """Requests that ended per second, lately; None with too few to say."""
-        if len(self._ends) < 3 or self._ends[-1] <= self._ends[0]:
+        counts = tuple(self._counts)
+        if self.count < 3 or not counts or counts[-1][0] - counts[0][0] < RATE_LEAST_S:
             return None
-        return (len(self._ends) - 1) / (self._ends[-1] - self._ends[0])
+        return (counts[-1][1] - counts[0][1]) / (counts[-1][0] - counts[0][0])
 
     def left_s(self) -> float | None:
-        """Seconds until this stage ends at the present rate; None when that is unknown."""
+        """Seconds until this stage ends, at the present rate; None when that is unknown."""
+        if self.seconds is not None:
+            return max(0.0, self.seconds - (self._clock() - self._stage_began))
         rate = self.rate()
         if rate is None or self.total is None:
             return None
         return max(0.0, self.total - self.count) / rate
 
+    def run_left_s(self) -> float | None:
+        """Seconds until the whole run ends, at its rate so far; None when that is unknown."""
+        passed = self._clock() - self._first
+        if self.expected is None or self._done < 3 or passed <= 0:
+            return None
+        return max(0, self.expected - self._done) * passed / self._done
+
+    def share(self) -> float | None:
+        """How much of this stage is done, 0 to 1; None when that is unknown."""
+        if self.seconds:
+            return min(1.0, (self._clock() - self._stage_began) / self.seconds)
+        return min(1.0, self.count / self.total) if self.total else None
+
     def pace(self) -> str:
-        """'14/30 · 3.8/s · 4 s left'."""
+        """'14/30 · 4 in flight · 3.8/s · 4 s left (whole run: 1 min 10 s)'."""
         parts = (
             [f"{self.count:,}" if self.total is None else f"{self.count:,}/{self.total:,}"]
             if self.total or self.count
             else []
         )
+        flying = self.in_flight() if self.in_flight is not None else 0
+        if flying:
+            parts.append(f"{flying:,} in flight")
         if (rate := self.rate()) is not None:
             parts.append(f"{rate:,.1f}/s")
-        if (left := self.left_s()) is not None and self.count < (self.total or 0):
-            parts.append(f"{duration(left)} left")
+        left, whole = self.left_s(), self.run_left_s()
+        if left is not None and self.count < (self.total or math.inf):
+            parts.append(f"{duration(left)} left" + (f" (whole run: {duration(whole)})" if whole is not None else ""))
         return " · ".join(parts)
 
-    def medians(self) -> dict[str, str]:
-        """Target -> its live median."""
-        return {
-            name: f"p50 {statistics.median(recent):,.0f} ms" for name, recent in list(self._latencies.items()) if recent
-        }
+    def latencies(self) -> dict[str, str]:
+        """Target -> its live median and p99 ('max' while there are too few for one), end to end."""
+        return {name: _told(tuple(recent)) for name, recent in list(self._latencies.items()) if recent}
+
+    def gpus(self) -> list[str]:
+        """One line a GPU, as last read; at most GPUS_SHOWN of them."""
+        found = sorted(self._gpus.items(), key=lambda item: item[0])[: GPUS_SHOWN + 1]
+        several = len(found) > 1
+        lines = [_gpu_line(owner, sample, several) for (owner, _), sample in found[:GPUS_SHOWN]]
+        return [*lines, "further GPUs are not shown"] if len(found) > GPUS_SHOWN else lines
 
     def errors(self) -> dict[str, str]:
         """Target -> its errors by kind, the most frequent first."""
@@ -116,9 +178,34 @@ class Figures:
 
     def line(self) -> str:
         """Everything in one line."""
-        parts = [self.pace(), *(f"{name} {median}" for name, median in self.medians().items())]
+        parts = [self.pace(), *(f"{name} {told}" for name, told in self.latencies().items())]
         parts += [f"{name} failed: {kinds}" for name, kinds in self.errors().items()]
+        parts += self.gpus()
         return printable("  ".join(part for part in parts if part))
+
+
+def _told(recent: tuple[float, ...]) -> str:
+    """'p50 267 ms  p99 310 ms'; the p99 is the nearest rank."""
+    ordered = sorted(recent)
+    name, high = "max", ordered[-1]
+    if len(ordered) >= LEAST_P99:
+        name, high = "p99", ordered[math.ceil(0.99 * len(ordered)) - 1]
+    return f"p50 {statistics.median(ordered):,.0f} ms  {name} {high:,.0f} ms"
+
+
+def _gpu_line(owner: str, sample: GpuSample, several: bool) -> str:
+    """'GPU 97 % busy · 412 W · 1,830 MHz · 36.2 of 79.2 GiB'; what cannot be read is left out."""
+    name = " ".join(
+        part for part in ("GPU", str(sample.gpu) if several and not owner else "", owner and f"of {owner}") if part
+    )
+    used = sample.used_v2 if sample.used_v2 is not None else sample.used_v1
+    parts = [
+        f"{sample.gpu_util} % busy" if sample.gpu_util is not None else "",
+        f"{sample.power_mw / 1000:,.0f} W" if sample.power_mw is not None else "",
+        f"{sample.sm_mhz:,} MHz" if sample.sm_mhz is not None else "",
+        f"{used / 2**30:,.1f} of {sample.total / 2**30:,.1f} GiB" if used is not None and sample.total else "",
+    ]
+    return f"{name}: " + " · ".join(part for part in parts if part)
 
 
 def duration(seconds: float) -> str:
@@ -145,8 +232,11 @@ class Plain:
         self._figures = Figures(clock)
         self._last = clock()
 
-    def stage(self, text: str, total: int | None = None) -> None:
-        self._figures.stage(text, total)
+    def expect(self, requests: int) -> None:
+        self._figures.expect(requests)
+
+    def stage(self, text: str, total: int | None = None, seconds: float | None = None) -> None:
+        self._figures.stage(text, total, seconds)
         self._last = self._clock()
         self.note(f"{text} …")
 
@@ -155,6 +245,12 @@ class Plain:
         if self._clock() - self._last >= PLAIN_EVERY_S:
             self._last = self._clock()
             self.note(f"{self._figures.text}: {self._figures.line()}")
+
+    def gpu(self, owner: str, sample: GpuSample) -> None:
+        self._figures.gpu(owner, sample)
+
+    def follow(self, in_flight: Callable[[], int]) -> None:
+        self._figures.in_flight = in_flight
 
     def note(self, text: str) -> None:
         print(printable(text), file=self._stream, flush=True)
@@ -178,11 +274,20 @@ class Live:
         )
         self._live.start()
 
-    def stage(self, text: str, total: int | None = None) -> None:
-        self._figures.stage(text, total)
+    def expect(self, requests: int) -> None:
+        self._figures.expect(requests)
+
+    def stage(self, text: str, total: int | None = None, seconds: float | None = None) -> None:
+        self._figures.stage(text, total, seconds)
 
     def record(self, record: RequestRecord) -> None:
         self._figures.add(record)
+
+    def gpu(self, owner: str, sample: GpuSample) -> None:
+        self._figures.gpu(owner, sample)
+
+    def follow(self, in_flight: Callable[[], int]) -> None:
+        self._figures.in_flight = in_flight
 
     def note(self, text: str) -> None:
         self._console.print(printable(text), highlight=False, markup=False)
@@ -196,18 +301,26 @@ class Live:
         from rich.table import Table
         from rich.text import Text
 
+        def line(text: str, style: str = "") -> Text:
+            return Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
+
         figures = self._figures
         head = Table.grid(padding=(0, 2))
-        # A stage without requests has no bar: a moving one would promise progress that nobody measures.
-        bar = ProgressBar(total=figures.total, completed=figures.count, width=24) if figures.total else Text("")
-        passed = Text(f"after {duration(self._clock() - self._began)}", style="dim")
-        head.add_row(Text(printable(figures.text), style="bold"), bar, Text(figures.pace()), passed)
-        medians, errors = figures.medians(), figures.errors()
+        # A stage of unknown length has no bar: a moving one would promise progress that nobody measures.
+        share = figures.share()
+        bar = Text("") if share is None else ProgressBar(total=1.0, completed=share, width=20)
+        passed = line(f"after {duration(self._clock() - self._began)}", "dim")
+        head.add_row(line(figures.text, "bold"), bar, passed)
         body = Table.grid(padding=(0, 2))
-        for name in dict.fromkeys([*medians, *errors]):
-            failed = Text(f"failed: {errors[name]}", style="yellow") if name in errors else Text("")
-            body.add_row(Text(f"  {printable(name)}"), Text(medians.get(name, "")), failed)
-        return Group(head, body) if medians or errors else head
+        latencies, errors = figures.latencies(), figures.errors()
+        for name in dict.fromkeys([*latencies, *errors]):
+            failed = f"failed: {errors[name]}" if name in errors else ""
+            body.add_row(line(f"  {name}"), line(latencies.get(name, "")), line(failed, "yellow"))
+        rows: list[RenderableType] = [head]
+        rows += [line(f"  {pace}")] if (pace := figures.pace()) else []
+        rows += [body] if body.row_count else []
+        rows += [line(f"  {gpu}", "dim") for gpu in figures.gpus()]
+        return Group(*rows)
 
 
 def choose(quiet: bool) -> Progress:

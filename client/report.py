@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from client.core.evidence import Evidence
 from client.core.findings import Findings, to_json
 from client.core.measured import measured_in
 from client.core.series import Series, series_of
-from client.errors import HalfweightError
+from client.errors import HalfweightError, RunDirError
 from client.reports import charts, export, gallery, html, index, markdown, terminal
 from client.rundir import RunDir, read_run
 from client.summaries import read_summaries
@@ -74,6 +75,20 @@ def write_gallery(run_dir: RunDir, evidence: Evidence, series: Series) -> html.G
     return html.Gallery(photos=tuple(photos), note=" ".join(dict.fromkeys(notes)))
 
 
+def write_export(run_dir: Path, kind: str) -> None:
+    """Writes requests.csv or requests.parquet. Raises RunDirError, and UsageError without pyarrow."""
+    path, records = run_dir / f"requests.{kind}", read_run(run_dir).records
+    try:
+        if kind == "parquet":
+            with path.open("wb") as binary:
+                export.write_parquet(records, binary)
+        else:
+            with path.open("w", newline="", encoding="utf-8") as text:
+                text.writelines(export.csv_lines(records))
+    except OSError as error:
+        raise RunDirError(f"{path} cannot be written: {error.strerror}.", "Free space or change its rights.") from error
+
+
 def exit_code(findings: Findings) -> int:
     """The documented code of a finished run: interrupted, then invalid, then thresholds."""
     if findings.interrupted:
@@ -87,7 +102,8 @@ def exit_code(findings: Findings) -> int:
 
 def show(findings: Findings, path: Path) -> None:
     try:
-        print(terminal.render(findings))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(terminal.render(findings, width))
         print(f"\nEverything is in {path}/ (report.html, report.md, findings.json, requests.jsonl)", flush=True)
     except (
         BrokenPipeError
@@ -108,7 +124,11 @@ def parser() -> argparse.ArgumentParser:
         "--index", type=Path, metavar="FOLDER", help="write FOLDER/index.html: one page over all runs in it"
     )
     made.add_argument("--json", action="store_true", help="print findings.json instead of the table")
-    made.add_argument("--export", choices=["csv"], help="also write requests.csv: every request, one a line")
+    made.add_argument(
+        "--export",
+        choices=["csv", "parquet"],
+        help="also write requests.csv or requests.parquet: every request, one a line (parquet needs pyarrow)",
+    )
     return made
 
 
@@ -117,10 +137,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.index is not None:
             return write_index(arguments.index)
+        if arguments.export == "parquet":
+            export.arrow()  # says what is missing before minutes are spent
         findings = write_reports(arguments.run_dir)
         if arguments.export is not None:
-            with (arguments.run_dir / "requests.csv").open("w", newline="") as file:
-                file.writelines(export.csv_lines(read_run(arguments.run_dir).records))
+            write_export(arguments.run_dir, arguments.export)
     except HalfweightError as error:
         print(f"halfweight: {error}", file=sys.stderr)
         return error.exit_code

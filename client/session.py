@@ -17,7 +17,7 @@ from client.campaign import Campaign
 from client.core.arrivals import Offsets
 from client.core.blocks import workers_needed
 from client.core.plan import RunPlan, Target, TargetKind
-from client.core.records import Phase, RequestRecord, ServerSnapshot
+from client.core.records import GpuSample, Phase, RequestRecord, ServerSnapshot
 from client.core.sidecar import sidecar_applies
 from client.generator import LocalFleet
 from client.preflight import Introduction, Preflight
@@ -135,6 +135,7 @@ async def measure(
                 WorkersPoll(asking, plan.targets, asked.keys),
             )
             seen.append(campaign.see)
+            progress.follow(lambda: sent_by[0].in_flight)
             if containers is not None:
                 loop = asyncio.get_running_loop()
                 containers.on_failure(lambda: loop.call_soon_threadsafe(campaign.interrupt))
@@ -235,6 +236,10 @@ def _signals(campaign: Campaign) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
+def _sidecar_of(target: Target) -> str | None:
+    return target.base_url if target.simulated else target.sidecar_url
+
+
 class _Gpus:
     """The sidecars of a run: one client for each address, its samples going straight to a file of the run directory."""
 
@@ -245,7 +250,7 @@ class _Gpus:
 
     def open(self, targets: tuple[Target, ...], progress: Progress) -> None:
         for target in targets:
-            url = target.base_url if target.simulated else target.sidecar_url
+            url = _sidecar_of(target)
             if url is None:
                 continue
             client = self._clients.get(url) or SidecarClient(url)
@@ -260,9 +265,13 @@ class _Gpus:
                 if problem is not None:
                     progress.note(problem)
                 self._clients[url] = client
-                name = f"gpu-{len(self._clients) - 1}"
-                client.start(lambda sample, name=name: self._run_dir.append(name, sample))  # type: ignore[misc]
+                owner = target.name if len({_sidecar_of(one) for one in targets} - {None}) > 1 else ""
+                client.start(partial(self._take, f"gpu-{len(self._clients) - 1}", owner, progress))
             self._by_target[target.name] = url
+
+    def _take(self, file: str, owner: str, progress: Progress, sample: GpuSample) -> None:
+        self._run_dir.append(file, sample)
+        progress.gpu(owner, sample)
 
     def close(self) -> None:
         for number, (url, client) in enumerate(self._clients.items()):

@@ -82,6 +82,7 @@ DOORS = {
     "prometheus_client": {"client.core.facts", "client.core.counters", "server"},
     "scipy": {"client.core"},
     "vl_convert": {"client.reports.charts"},
+    "pyarrow": {"client.reports.export", "client.workload.parquet"},
 }
 
 

@@ -246,12 +246,21 @@ def _simulated_note(plan: RunPlan) -> str | None:
     return f"every number comes from a model of {plan.simulate or 'a server'}, not from a GPU."
 
 
+def _until_cut(evidence: Evidence, targets: dict[str, TargetFindings]) -> dict[str, int] | None:
+    """Target -> measured requests that came to an end of their own; None of a run that ended as planned."""
+    if not evidence.interrupted and evidence.complete:
+        return None
+    return {
+        name: t.requests_sent - t.errors.get("cancelled", 0) - t.errors.get("lost", 0) for name, t in targets.items()
+    }
+
+
 def _composed(
     evidence: Evidence, targets: dict[str, TargetFindings], comparisons: tuple[Comparison, ...], gates: tuple[Gate, ...]
 ) -> Findings:
     plan = evidence.plan
     reasons = spoiled_by(gates, plan.primary)
-    load = load_sentence(plan)
+    load = load_sentence(plan, _until_cut(evidence, targets))
     steps = levels(evidence, gates)
     missing = missing_facts(comparisons[0]) if comparisons else ()
     if comparisons:

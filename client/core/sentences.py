@@ -16,7 +16,8 @@ def question(plan: RunPlan) -> str:
     return f"Shall I serve {model} as {others} instead of {names[0]}?"
 
 
-def load_sentence(plan: RunPlan) -> str:
+def load_sentence(plan: RunPlan, cut_short: dict[str, int] | None = None) -> str:
+    """`cut_short`: target -> measured requests, of a run that ended before its plan did; the plan's own number would claim too much."""
     load = plan.load
     if load.arrival is Arrival.CLOSED:
         how = (
@@ -34,7 +35,20 @@ def load_sentence(plan: RunPlan) -> str:
         if load.duration_s
         else ""
     )
+    if cut_short is not None:
+        length = _until_then(cut_short, length)
     return f"{how}, {length}" if length else how
+
+
+def _until_then(cut_short: dict[str, int], planned: str) -> str:
+    """'cut short: 12 requests measured for bf16, 8 for fp8; planned were 30 measured requests per arm'."""
+    counts = [f"{n:,} request{'' if n == 1 else 's'}" if k == 0 else f"{n:,}" for k, n in enumerate(cut_short.values())]
+    if len(set(cut_short.values())) == 1:
+        told = f"{counts[0]} measured{' per arm' if len(cut_short) > 1 else ''}"
+    else:
+        first, *others = (f"{count} for {name}" for name, count in zip(cut_short, counts, strict=True))
+        told = ", ".join([first.replace(" for ", " measured for ", 1), *others])
+    return f"cut short: {told}" + (f"; planned were {planned}" if planned else "")
 
 
 def workload_sentence(plan: RunPlan, targets: dict[str, TargetFindings], originals: int | None = None) -> str:

@@ -160,7 +160,7 @@ class Worker:
     def _tell_now(self) -> None:
         slim = tuple(msgspec.structs.replace(record, chunk_ns=(), text=None) for record in self._untold)
         self._untold.clear()
-        post(self._writer, Seen(slim))
+        post(self._writer, Seen(slim, self._fleet.in_flight))
 
 
 class _Noting:

@@ -56,6 +56,11 @@ class Fleet:
         """Process id of each worker; None for one that died."""
         return [None if worker.lost else worker.pid for worker in self._workers]
 
+    @property
+    def in_flight(self) -> int:
+        """As the living workers last told, a tenth of a second ago."""
+        return sum(worker.in_flight for worker in self._workers if not worker.lost)
+
     async def start(self) -> None:
         """Start all processes and wait until each is ready. Raises what kept one from it."""
         try:

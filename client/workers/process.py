@@ -26,6 +26,7 @@ class WorkerProcess:
         self.k = k
         self.records = records
         self.lost = False
+        self.in_flight = 0
         self.lost_ns = 0
         self._seen = seen
         self._process: subprocess.Popen[bytes] | None = None
@@ -59,6 +60,7 @@ class WorkerProcess:
         while (message := await receive(reader)) is not None:
             self._heard_ns = monotonic_ns()
             if isinstance(message, Seen):
+                self.in_flight = message.in_flight
                 self._seen(message.records)
             else:
                 self._answers.put_nowait(message)

@@ -70,6 +70,7 @@ class Seen:
     """Records written since the last message, without chunks and text: for the eye. Also the worker's heartbeat, when empty."""
 
     records: tuple[RequestRecord, ...]
+    in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)

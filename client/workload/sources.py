@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from client.core.images import clean_jpeg, displayed_size, open_picture, orienta
 from client.core.pictures import synthetic
 from client.core.plan import Workload
 from client.errors import UsageError
+from client.workload.parquet import SUFFIX as PARQUET
+from client.workload.parquet import Row, read_image, read_rows
 from client.workload.truth import GivenBoxes, boxes_as_sent
 
 SUFFIXES = frozenset(
@@ -77,12 +79,21 @@ class SyntheticPictures:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One picture file. `copy` counts earlier entries with the same content: such a picture starts as a variant."""
+    """One picture file, or one row of a Parquet file, whose content is known by its digest then.
+
+    `copy` counts earlier entries with the same content: such a picture starts as a variant.
+    """
 
     path: Path
     name: str
     boxes: GivenBoxes | None = None
     copy: int = 0
+    row: Row | None = None
+    digest: bytes | None = None
+
+    def read(self) -> bytes:
+        """The bytes of the picture. UsageError when it cannot be read."""
+        return read_file(self.path, self.name) if self.row is None else read_image(self.path, self.row, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +135,7 @@ class FilePictures:
     def case(self, i: int) -> ImageCase:
         turn, index = divmod(self.number(i), len(self.entries))
         entry = self.entries[index]
-        data = read_file(entry.path, entry.name)
+        data = entry.read()
         boxes = self._boxes(entry, data)
         jpeg, width, height = clean_jpeg(data, self.max_side, entry.name)
         case = ImageCase(image_id=entry.name, jpeg=jpeg, width=width, height=height, boxes=boxes, source="file")
@@ -135,7 +146,7 @@ class FilePictures:
     def check(self, index: int) -> None:
         """Opens the header of one file; UsageError when it is no picture or its boxes cannot be."""
         entry = self.entries[index]
-        data = read_file(entry.path, entry.name)
+        data = entry.read()
         self._boxes(entry, data)
 
     def _boxes(self, entry: Entry, data: bytes) -> tuple[Box, ...] | None:
@@ -179,12 +190,14 @@ def open_pictures(
 
         lines = read_manifest(place, wanted, allow_outside=allow_outside)
         entries = [Entry(line.path, line.name, line.boxes) for line in lines]
+    elif place.suffix.lower() == PARQUET and place.exists():
+        entries = _rows([place], wanted)
     elif place.exists():
         entries = [Entry(place, place.name)]
     else:
         raise UsageError(
             f"--images {workload.images}: there is no such file or folder.",
-            "Give `synthetic`, a folder of pictures, one picture, or a manifest ending in .jsonl.",
+            "Give `synthetic`, a folder of pictures, one picture, a manifest ending in .jsonl, or a .parquet file.",
         )
     opened = FilePictures(_counted(entries), workload.max_side, count, workload.repeat_image, skipped, seed)
     for index in range(min(len(entries), CHECKED_AT_ONCE)):
@@ -195,6 +208,7 @@ def open_pictures(
 def _folder(place: Path, wanted: int) -> tuple[list[Entry], int]:
     """The first pictures of a folder and all folders in it, sorted by path; hidden ones are left out."""
     found: list[str] = []
+    tables: list[str] = []
     others = 0
 
     def unreadable(error: OSError) -> None:
@@ -208,8 +222,12 @@ def _folder(place: Path, wanted: int) -> tuple[list[Entry], int]:
             path = Path(folder, name)
             if path.suffix.lower() in SUFFIXES:
                 found.append(path.relative_to(place).as_posix())
-            else:
-                others += 1
+                continue
+            others += 1
+            if path.suffix.lower() == PARQUET:
+                tables.append(path.relative_to(place).as_posix())
+    if not found and tables:
+        return _rows([place / name for name in sorted(tables)], wanted), others - len(tables)
     if not found:
         what = f"{others} files, none of them a picture by its name" if others else "nothing in it"
         raise UsageError(
@@ -219,8 +237,14 @@ def _folder(place: Path, wanted: int) -> tuple[list[Entry], int]:
     return [Entry(place / name, name) for name in found[:wanted]], others
 
 
+def _rows(files: list[Path], wanted: int) -> list[Entry]:
+    return [Entry(row.path, row.name, row.boxes, 0, row.row, row.digest) for row in read_rows(files, wanted)]
+
+
 def _counted(entries: list[Entry]) -> tuple[Entry, ...]:
     """Numbers the entries that show the same picture: same file, or same bytes (looked at only where sizes are equal)."""
+    if any(entry.digest is not None for entry in entries):
+        return _numbered([(entry, entry.digest) for entry in entries])
     try:
         sizes = [entry.path.stat().st_size for entry in entries]
     except OSError as error:
@@ -229,15 +253,18 @@ def _counted(entries: list[Entry]) -> tuple[Entry, ...]:
         ) from None
     alike = Counter(sizes)
     digests: dict[Path, bytes] = {}
+    for entry, size in zip(entries, sizes, strict=True):
+        if alike[size] > 1 and entry.path not in digests:
+            digests[entry.path] = hashlib.sha256(entry.read()).digest()
+    return _numbered([(entry, digests.get(entry.path)) for entry in entries])
+
+
+def _numbered(keyed: list[tuple[Entry, bytes | None]]) -> tuple[Entry, ...]:
+    """Each entry with the count of earlier ones of the same key; None: no other has its content."""
     seen: Counter[bytes] = Counter()
     counted = []
-    for entry, size in zip(entries, sizes, strict=True):
-        if alike[size] == 1:
-            counted.append(entry)
-            continue
-        if entry.path not in digests:
-            digests[entry.path] = hashlib.sha256(read_file(entry.path, entry.name)).digest()
-        key = digests[entry.path]
-        counted.append(Entry(entry.path, entry.name, entry.boxes, seen[key]))
-        seen[key] += 1
+    for entry, key in keyed:
+        counted.append(entry if key is None else replace(entry, copy=seen[key]))
+        if key is not None:
+            seen[key] += 1
     return tuple(counted)

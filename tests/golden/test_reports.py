@@ -221,6 +221,80 @@ def test_requests_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert row["cached_tokens"] == ""
 
 
+def test_requests_are_exported_as_parquet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The columns of the CSV, nothing for what never happened, and every chunk's stamp."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is an optional extra")
+    path = saved_run(tmp_path)
+    assert main([str(path), "--export", "parquet"]) == 0
+    main([str(path), "--export", "csv"])
+    capsys.readouterr()
+    rows = parquet.read_table(path / "requests.parquet").to_pylist()
+    records = [json.loads(line) for line in (path / "requests.jsonl").read_text().splitlines()]
+    assert len(rows) == len(records) > 0
+    for row, record in zip(rows, records, strict=True):
+        for name in (
+            "target",
+            "phase",
+            "image_id",
+            "outcome",
+            "first_token_ns",
+            "done_ns",
+            "text",
+            "chunk_ns",
+            "block",
+        ):
+            assert row[name] == record.get(name, [] if name == "chunk_ns" else None), name
+        assert row["cached_tokens"] is None
+        assert row["finish_reason"] == "stop"
+    with (path / "requests.csv").open(newline="") as file:
+        head = next(csv.reader(file))
+    assert list(rows[0]) == [*head, "text", "chunk_ns"]
+    first = (path / "requests.parquet").read_bytes()
+    main([str(path), "--export", "parquet"])
+    assert (path / "requests.parquet").read_bytes() == first
+
+
+def test_parquet_without_its_package_says_how_to_get_it(tmp_path: Path) -> None:
+    """In a process where pyarrow cannot be imported, and before anything is written."""
+    import subprocess
+
+    path = saved_run(tmp_path)
+    code = "import sys; sys.modules['pyarrow'] = None; from client.report import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), "--export", "parquet"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"{sys.executable} -m pip install 'pyarrow>=22'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (path / "findings.json").exists()
+
+
+def test_an_export_that_cannot_be_written_is_an_error_of_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved_run(tmp_path)
+    (path / "requests.csv").mkdir()
+    assert main([str(path), "--export", "csv"]) == 6
+    assert "requests.csv cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_terminal_of_any_width_is_not_overrun(kind: str, width: int) -> None:
+    findings, _ = found(report_runs.RUNS[kind]())
+    lines = terminal.render(findings, width).splitlines()
+    assert max(map(len, lines)) <= width
+    # No number is lost on the way to a narrower table.
+    numbers = sorted(re.findall(r"\d[\d.,]*", terminal.render(findings)))
+    assert sorted(re.findall(r"\d[\d.,]*", terminal.render(findings, width))) == numbers
+
+
+def test_a_number_stays_with_its_unit() -> None:
+    for kind in SHOWN:
+        for line in terminal.render(found(report_runs.RUNS[kind]())[0]).splitlines():
+            assert not re.match(r"\s*(%|ms|GiB)(?![A-Za-z])", line), line
+
+
 def test_an_index_over_all_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b <c>"):
         write_reports(saved_run(tmp_path, name))

@@ -44,7 +44,10 @@ def arrivals(*offsets: int, cap: int | None = None) -> Schedule:
 
 async def test_a_closed_loop_keeps_its_lanes_busy_and_no_more() -> None:
     bench = Bench(takes=10)
+    told: list[int] = []
+    bench.door.takes = lambda slot: told.append(bench.fleet.in_flight) or 10  # type: ignore[func-returns-value]  # notes, then answers
     result = await bench.run(closed_loop(7, 3))
+    assert (max(told), bench.fleet.in_flight) == (3, 0)
     assert bench.door.most_in_flight == 3
     assert [slot.image for slot in bench.door.sent] == list(range(13))
     assert result.window.end_ns - result.window.start_ns == 50, "13 requests of 10 ns in 3 lanes take 5 rounds"

@@ -102,6 +102,14 @@ async def test_all_workers_start_at_one_instant(tmp_path: Path) -> None:
     assert max((record.sent_ns or 0) - record.intended_ns for record in first) < 2_000_000_000
 
 
+async def test_requests_in_flight_are_told_over_processes(tmp_path: Path) -> None:
+    async with fleet_of(2, tmp_path, TinyKit(takes_s=0.5)) as fleet:
+        running = asyncio.create_task(fleet.run("t", closed_loop(4, 4), phase=Phase.MEASURE))
+        await until(lambda: fleet.in_flight == 4)
+        await running
+        assert fleet.in_flight == 0
+
+
 async def test_arrivals_keep_their_times_over_processes(tmp_path: Path) -> None:
     offsets = by_count(Arrival.CONSTANT, 100, 30, seed=(0,))
     async with fleet_of(2, tmp_path) as fleet:
