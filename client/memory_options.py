@@ -19,7 +19,7 @@ examples:
   python -m client.memory --server-log fp8.log --baseline-log bf16.log --gpu-gib 79.18     what fp8 did with the memory it saved
   python -m client.memory --config config.json --gpu-gib 24 --utilization 0.9              will it fit, and how many requests
 
---gpu-gib is what torch sees: the total of nvidia-smi less what the driver reserves (48 GB RTX 6000 Ada: about 47.5).
+--gpu-gib is what torch sees: the total of nvidia-smi less what the driver reserves (RTX 6000 Ada, sold as 48 GB: about 47.5).
 exit codes: 0 told, 2 an argument or a file cannot be used
 """
 
@@ -72,13 +72,19 @@ def _numbers(parser: argparse.ArgumentParser) -> None:
         "--utilization",
         type=float,
         metavar="U",
-        help="for the estimate: --gpu-memory-utilization (default: the server's, else 0.9)",
+        help="for the estimate: --gpu-memory-utilization (default: the server's, else its version's: 0.92, before 0.20 0.9)",
     )
     parser.add_argument(
         "--overhead-gib",
         type=float,
         metavar="GIB",
         help=f"for the estimate: activations, graphs, context (default: the server's, else {OVERHEAD_GIB:g})",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "bfloat16", "float16", "float32"),
+        default="auto",
+        help="for the estimate: what is not quantised (default: the server's, else 16 bits)",
     )
     parser.add_argument(
         "--kv-cache-dtype", default="auto", metavar="TYPE", help="for the estimate: auto or fp8 (default: auto)"

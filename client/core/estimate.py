@@ -19,7 +19,7 @@ GIB = 1 << 30
 BLOCK = 16
 """Tokens in one KV cache block of vLLM on a GPU, unless its `/metrics` say otherwise."""
 
-LOADED_EXTRA_GIB = 0.09
+LOADED_EXTRA_GIB = {"bf16": 0.09, "fp8": 0.05}
 """vLLM's own "Model loading took" stands above the exact count: 15.53 GiB against 15.44 (bf16), 8.79 against 8.74 (fp8), with 0.20.2."""
 
 OVERHEAD_GIB = 3.2
@@ -35,13 +35,14 @@ class Part(msgspec.Struct, frozen=True):
     in_fp8: bool
     vision: bool = False
 
-    def bytes_as(self, precision: str, vision_in_fp8: bool = True) -> int:
+    def bytes_as(self, precision: str, vision_in_fp8: bool = True, dtype: str | None = None) -> int:
         small = precision == "fp8" and self.in_fp8 and (vision_in_fp8 or not self.vision)
-        return self.parameters * (1 if small else 2)
+        return self.parameters * (1 if small else value_bytes(dtype))
 
 
 class Fit(msgspec.Struct, frozen=True):
-    """`kv_cache_gib`, tokens and requests are 0 when the weights leave nothing, and `missing_gib` then says how much is missing."""
+    """`kv_cache_gib`, tokens and requests are 0 when the weights leave nothing, and `missing_gib` then says how much is missing.
+    `requests` have room in the KV cache; --max-num-seqs may let fewer run."""
 
     precision: str
     budget_gib: float
@@ -51,6 +52,11 @@ class Fit(msgspec.Struct, frozen=True):
     kv_cache_tokens: int
     requests: int
     missing_gib: float | None = None
+
+
+def value_bytes(dtype: str | None) -> int:
+    """Bytes of one unquantised number: 4 with `--dtype float32`, else 2 (`auto` loads a float32 checkpoint in 16 bits as well)."""
+    return 4 if dtype in ("float32", "float") else 2
 
 
 def parts(config: ModelConfig) -> tuple[Part, ...]:
@@ -96,14 +102,18 @@ def parameters(config: ModelConfig) -> int:
     return sum(part.parameters for part in parts(config))
 
 
-def weight_bytes(config: ModelConfig, precision: str = "bf16", *, vision_in_fp8: bool = True) -> int:
-    """Bytes of all weights as `bf16` or online `fp8`. vLLM's online FP8 takes the vision tower too; FP8 checkpoints often leave it out."""
-    return sum(part.bytes_as(precision, vision_in_fp8) for part in parts(config))
+def weight_bytes(
+    config: ModelConfig, precision: str = "bf16", *, vision_in_fp8: bool = True, dtype: str | None = None
+) -> int:
+    """Bytes of all weights, unquantised (`bf16`, or whatever `dtype` says) or as online `fp8`. vLLM's online FP8 takes the vision tower too;
+    FP8 checkpoints often leave it out."""
+    return sum(part.bytes_as(precision, vision_in_fp8, dtype) for part in parts(config))
 
 
-def kv_bytes_per_token(config: ModelConfig, cache_dtype: str | None = "auto") -> int:
-    """2 (key, value) x layers x KV heads x head size x bytes of a value: 2, or 1 with an fp8 cache."""
-    size = 1 if (cache_dtype or "auto").startswith("fp8") else 2
+def kv_bytes_per_token(config: ModelConfig, cache_dtype: str | None = "auto", dtype: str | None = None) -> int:
+    """2 (key, value) x layers x KV heads x head size x bytes of a value: 1 with an fp8 cache, else those of `dtype`."""
+    cache = cache_dtype or "auto"
+    size = 1 if cache.startswith("fp8") else value_bytes(dtype if cache == "auto" else cache)
     return 2 * config.layers * config.kv_heads * config.head_dim * size
 
 
@@ -122,13 +132,16 @@ def fit(
     precision: str,
     vision_in_fp8: bool = True,
     cache_dtype: str | None = "auto",
+    dtype: str | None = None,
     overhead_gib: float = OVERHEAD_GIB,
 ) -> Fit:
     """What a card whose torch total is `total_gib` holds: budget - weights - overhead = KV cache, in whole blocks."""
     budget = utilization * total_gib
-    weights = weight_bytes(config, precision, vision_in_fp8=vision_in_fp8) / GIB + LOADED_EXTRA_GIB
+    weights = (
+        weight_bytes(config, precision, vision_in_fp8=vision_in_fp8, dtype=dtype) / GIB + LOADED_EXTRA_GIB[precision]
+    )
     left = budget - weights - overhead_gib
-    per_block = kv_bytes_per_token(config, cache_dtype) * BLOCK
+    per_block = kv_bytes_per_token(config, cache_dtype, dtype) * BLOCK
     tokens = max(0, int(left * GIB) // per_block) * BLOCK
     return Fit(
         precision=precision,

@@ -39,7 +39,7 @@ class TargetFacts(msgspec.Struct, frozen=True, kw_only=True):
     graphs_gib: float | None = None
     graphs_estimated_gib: float | None = None
     graphs_in_budget: bool | None = None
-    """Whether the estimate was taken out of the budget before the KV cache was sized (default from 0.20 on)."""
+    """Whether the log says that the estimate was taken out of the budget before the KV cache was sized (default from 0.20 on)."""
     graphs_s: float | None = None
     activations_gib: float | None = None
     non_torch_gib: float | None = None
@@ -51,6 +51,10 @@ class TargetFacts(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int | None = None
     num_gpu_blocks: int | None = None
     cache_dtype: str | None = None
+    dtype: str | None = None
+    """What the weights are computed in: `bfloat16`, `float16`, `float32`."""
+    batched_tokens: int | None = None
+    """Tokens of one step (--max-num-batched-tokens), told where prefill is chunked."""
     prefix_caching: bool | None = None
     device: str | None = None
     """`cuda`, `cpu`, ... as the engine's configuration says; `gpu` when only the KV cache line tells it."""
@@ -90,6 +94,7 @@ _FROM_ARGS = {
     "utilization": ("gpu_memory_utilization",),
     "max_model_len": ("max_model_len",),
     "cache_dtype": ("kv_cache_dtype",),
+    "dtype": ("dtype",),
     "block_size": ("block_size",),
     "tensor_parallel": ("tensor_parallel_size",),
 }
@@ -194,7 +199,7 @@ def _facts(start: StartUp, last: StartUp, starts: int) -> TargetFacts:
         **values,
         engine_args=start.args,
         kernels=tuple(start.kernels),
-        graphs_in_budget=start.graphs_in_budget or None,
+        graphs_in_budget=start.graphs_in_budget,
         complete=start.complete,
         starts=starts,
         errors=tuple(failed[:MAX_ERRORS]),
@@ -232,7 +237,9 @@ def _settle_args(start: StartUp, values: dict[str, Any], lines: dict[str, str]) 
 
 def _fitting(field: str, given: Any) -> Any:
     """The argument's value when it is what the field may hold; None otherwise (`auto`, -1, a list, ...)."""
-    if field in ("model", "quantization", "cache_dtype"):
+    if field == "dtype" and given == "auto":
+        return None
+    if field in ("model", "quantization", "cache_dtype", "dtype"):
         return given if isinstance(given, str) and given else None
     if isinstance(given, bool) or not isinstance(given, int | float):
         return None

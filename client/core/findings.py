@@ -74,7 +74,9 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_tokens: int | None = None
     kv_bytes_per_token: int | None = None
     requests_at_once: float | None = None
-    """How many requests of this run's mean length the KV cache holds at once."""
+    """How many requests of this run's mean length the KV cache holds at once. `max_num_seqs` may let fewer run."""
+    max_num_seqs: int | None = None
+    """Most requests that the server runs at once, whatever its KV cache holds."""
     graphs_gib: float | None = None
     """What the CUDA graphs took."""
     graphs_in_budget_gib: float | None = None
@@ -95,7 +97,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     """How the quantised weights are really multiplied, and how we know."""
 
     kind: str = "unknown"
-    """`native fp8`, `marlin weight-only`, `none (bf16)` or `unknown`."""
+    """`native fp8`, `marlin weight-only`, `none (bf16)` (or its other dtype) or `unknown`."""
     evidence: tuple[str, ...] = ()
     contradiction: str | None = None
     capability: str | None = None

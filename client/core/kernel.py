@@ -1,7 +1,7 @@
 """How the quantised weights are really multiplied: proven from the log's kernel line or warning, checked against the GPU.
 
 FP8 tensor cores exist from compute capability 8.9 (Ada) on. Below it vLLM keeps FP8 weights but multiplies in 16 bits with the Marlin kernel
-and warns once. Before 0.20 no kernel is named: there, FP8 without that warning means the native path.
+and warns once. Before 0.16 no kernel is named: there, FP8 without that warning means the native path.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ UNKNOWN = "unknown"
 _NOT_PROVEN = ("emulation", "humming", "a16")
 """In names of kernels that take FP8 weights: Emulation* and *W8A16* multiply in 16 bits, Humming* runs from capability 7.5 on."""
 
+Version = tuple[int, int]
+
 _FIRST_WITH_FP8 = (8, 9)
-_KERNEL_NAMED = (0, 20)
+_KERNEL_NAMED = (0, 16)
+"""First sources seen with the line `Selected <kernel> for <method>`; 0.14 has none."""
+_PER_TENSOR = (0, 20)
 _PER_CHANNEL = (0, 24)
 _VERSION = re.compile(r"v?(\d{1,3})\.(\d{1,4})")
 _CAPABILITY = re.compile(r"(?:sm_?)?(\d{1,2})[._]?(\d)[a-z]?")
 
 
-def version_of(text: str | None) -> tuple[int, int] | None:
+def version_of(text: str | None) -> Version | None:
     """(0, 20) of `0.20.2`, `v0.20.2.post1` or `0.20.0rc1.dev3+g1a2b3c`; None when there is no number to read."""
     found = _VERSION.match(text or "")
     return (int(found[1]), int(found[2])) if found else None
@@ -50,7 +54,7 @@ def fp8_name(version: str, device: str) -> str:
         if number is not None and number < _PER_CHANNEL:
             raise UsageError(f"vLLM {version} has no online FP8 that serves on a CPU.", "Use 0.24 or newer, or a GPU.")
         return "fp8_per_channel"
-    return "fp8" if number is not None and number < _KERNEL_NAMED else "fp8_per_tensor"
+    return "fp8" if number is not None and number < _PER_TENSOR else "fp8_per_tensor"
 
 
 def kernel_of(facts: TargetFacts, capability: str | None = None) -> Kernel:
@@ -88,12 +92,13 @@ def _kind(
         return NATIVE, ()
     if facts.quantization is None:
         told = facts.complete and ("engine_args" in facts.lines or facts.version is not None)
-        return (NONE, ("log: no quantization is asked for",)) if told and not facts.kernels else (UNKNOWN, ())
+        none = NONE if facts.dtype in (None, "bfloat16") else f"none ({facts.dtype})"
+        return (none, ("log: no quantization is asked for",)) if told and not facts.kernels else (UNKNOWN, ())
     return _inferred(facts, capability)
 
 
 def _inferred(facts: TargetFacts, capability: tuple[int, int] | None) -> tuple[str, tuple[str, ...]]:
-    """FP8 was asked for, and no line names a kernel: right for versions before 0.20, a gap in the log for later ones."""
+    """FP8 was asked for, and no line names a kernel: right for versions before 0.16, a gap in the log for later ones."""
     number = version_of(facts.version)
     if "fp8" not in (facts.quantization or "") or facts.device == "cpu" or not facts.complete:
         return UNKNOWN, ()

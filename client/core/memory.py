@@ -15,15 +15,13 @@ from client.core.findings import Kernel, Memory
 from client.core.kernel import kernel_of, version_of
 from client.core.model_config import ModelConfig
 from client.core.story import FIXED, story
+from client.core.vllm_defaults import default_utilization, graphs_counted, graphs_outside, max_num_seqs
 
 __all__ = ["breakdown", "memory_of", "story"]
 
 TOLERANCE_GIB = 0.05
 """The log rounds each part to 0.01 GiB and the utilization to 0.0001: parts may miss the budget by this much without a remark."""
 
-
-_GRAPHS_COUNTED = (0, 20)
-"""From 0.20.0 the estimate of the CUDA graphs is taken from the budget by default (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS)."""
 
 _ODD_BYTES = 512
 """A token's keys and values are a multiple of this for head sizes of 128 and more, and of most others."""
@@ -54,6 +52,8 @@ def memory_of(
     _budget(book, facts, gpu_total_bytes, total_source)
     _weights(book, facts, config)
     _kv_cache(book, facts, labels, config)
+    if (cap := max_num_seqs(facts, book.get("total_gib"), capability)) is not None:
+        book.put("max_num_seqs", cap.requests, cap.source)
     _requests(book, facts, labels, mean_request_tokens)
     _others(book, facts)
     for field, size in (
@@ -108,7 +108,7 @@ class _Book:
         return self.values.get(field)
 
     def memory(self) -> Memory:
-        whole = {"kv_cache_tokens", "kv_bytes_per_token", "max_model_len"}
+        whole = {"kv_cache_tokens", "kv_bytes_per_token", "max_model_len", "max_num_seqs"}
         numbers = {field: int(value) if field in whole else round(value, 4) for field, value in self.values.items()}
         return Memory(**numbers, source=self.source, notes=tuple(dict.fromkeys(self.notes)))  # type: ignore[arg-type]  # fields are told apart by `whole`
 
@@ -127,15 +127,8 @@ def _utilization(book: _Book, facts: TargetFacts, labels: Mapping[str, str]) -> 
             f"The log says utilization {facts.utilization:g}, /metrics {told:g}: they belong to different starts of the server."
         )
     version = version_of(facts.version)
-    if version and "engine_args" in facts.lines and (default := _default_utilization(version)):
-        book.put("utilization", default, f"default of vLLM {facts.version}")
-
-
-def _default_utilization(version: tuple[int, int]) -> float | None:
-    """0.9 until 0.11, 0.92 from 0.20; between them the change is not dated, so nothing is claimed."""
-    if version <= (0, 11):
-        return 0.9
-    return 0.92 if version >= (0, 20) else None
+    if version and "engine_args" in facts.lines:
+        book.put("utilization", default_utilization(version), f"default of vLLM {facts.version}")
 
 
 def _budget(book: _Book, facts: TargetFacts, gpu_total_bytes: int | None, total_source: str) -> None:
@@ -160,14 +153,15 @@ def _weights(book: _Book, facts: TargetFacts, config: ModelConfig | None) -> Non
         return
     precision = "fp8" if "fp8" in (facts.quantization or "") else "bf16"
     known = facts.quantization is None or precision == "fp8"
-    exact = weight_bytes(config, precision) / GIB
+    exact = weight_bytes(config, precision, dtype=facts.dtype) / GIB
+    name = "fp8" if precision == "fp8" else facts.dtype or "bf16"
     if facts.weights_gib is None:
         if known and facts.version is not None:
-            book.put("weights_gib", exact, f"config arithmetic ({precision})")
+            book.put("weights_gib", exact, f"config arithmetic ({name})")
         return
     if known and abs(facts.weights_gib - exact) > 0.03 * exact + 0.2:
         book.notes.append(
-            f"The log says {facts.weights_gib:.2f} GiB of weights, the config's arithmetic {exact:.2f} GiB ({precision}): another model, or layers left out of quantisation."
+            f"The log says {facts.weights_gib:.2f} GiB of weights, the config's arithmetic {exact:.2f} GiB ({name}): another model, or layers left out of quantisation."
         )
 
 
@@ -175,7 +169,7 @@ def _kv_cache(book: _Book, facts: TargetFacts, labels: Mapping[str, str], config
     """Bytes and tokens of the KV cache; where one is missing it follows from the other and the bytes of a token."""
     dtype = facts.cache_dtype or labels.get("cache_dtype")
     if config is not None and (facts.tensor_parallel or 1) == 1:
-        book.put("kv_bytes_per_token", kv_bytes_per_token(config, dtype), "config arithmetic")
+        book.put("kv_bytes_per_token", kv_bytes_per_token(config, dtype, facts.dtype), "config arithmetic")
     fixed = number(labels.get("kv_cache_memory_bytes"))
     by_hand = _fixed(facts) or fixed is not None
     book.put("kv_cache_gib", facts.kv_cache_gib, f"log, fixed by {FIXED}" if by_hand else "log")
@@ -226,22 +220,24 @@ def _requests(book: _Book, facts: TargetFacts, labels: Mapping[str, str], mean_r
     block = facts.block_size or number(labels.get("block_size")) or BLOCK
     each = math.ceil(mean_request_tokens / block) * block
     book.put("requests_at_once", tokens / each, f"arithmetic: KV tokens / {each:,.0f} tokens in whole blocks")
-    limit = facts.engine_args.get("max_num_seqs")
-    if isinstance(limit, int) and not isinstance(limit, bool) and 0 < limit < tokens / each:
+    cap = book.get("max_num_seqs")
+    if cap is not None and cap < math.floor(tokens / each):
         book.notes.append(
-            f"--max-num-seqs {limit} stops the server at {limit} requests at once, though the KV cache has room for {tokens / each:,.0f}."
+            f"--max-num-seqs ({book.source['max_num_seqs']}) lets at most {cap:,.0f} requests run at once, though the KV cache has room for "
+            f"{math.floor(tokens / each):,} of {each:,.0f} tokens: raise it to use that room."
         )
 
 
 def _others(book: _Book, facts: TargetFacts) -> None:
     book.put("graphs_gib", facts.graphs_gib, "log")
     book.put("graphs_gib", facts.graphs_estimated_gib, "log (estimate)")
-    if _graphs_counted(facts) and facts.graphs_estimated_gib is not None:
+    if graphs_counted(facts) and facts.graphs_estimated_gib is not None:
         book.put("graphs_in_budget_gib", facts.graphs_estimated_gib, "log (estimate)")
     elif facts.engine_args.get("enforce_eager") is True:
         book.put("graphs_in_budget_gib", 0.0, "--enforce-eager: no graphs")
-    elif facts.device != "cpu" and (version := version_of(facts.version)) and version < _GRAPHS_COUNTED:
-        book.put("graphs_in_budget_gib", 0.0, f"vLLM {facts.version} takes graphs from outside the budget")
+    elif facts.device != "cpu" and graphs_outside(facts):
+        said = "log" if facts.graphs_in_budget is False else f"vLLM {facts.version}"
+        book.put("graphs_in_budget_gib", 0.0, f"{said}: graphs lie outside the budget")
     book.put("activations_gib", facts.activations_gib, "log")
     budget = book.get("budget_gib")
     parts = [book.get(field) for field in ("weights_gib", "kv_cache_gib", "graphs_in_budget_gib", "activations_gib")]
@@ -253,13 +249,6 @@ def _others(book: _Book, facts: TargetFacts) -> None:
             book.notes.append(_exceeds(facts, budget, -rest))
     elif facts.non_torch_gib is not None and facts.non_torch_gib >= 0:
         book.put("rest_gib", facts.non_torch_gib, "log (non-torch memory)")
-
-
-def _graphs_counted(facts: TargetFacts) -> bool:
-    if facts.graphs_in_budget is not None:
-        return facts.graphs_in_budget
-    version = version_of(facts.version)
-    return version is not None and version >= _GRAPHS_COUNTED
 
 
 def _fixed(facts: TargetFacts) -> bool:
@@ -286,8 +275,9 @@ def _check(book: _Book, facts: TargetFacts) -> None:
         )
     graphs, counted = book.get("graphs_gib"), book.get("graphs_in_budget_gib")
     if graphs is not None and counted is not None and graphs - counted > TOLERANCE_GIB:
+        aside = f"{counted:.2f} GiB were set aside" if counted else "nothing was set aside"
         book.notes.append(
-            f"CUDA graphs took {graphs:.2f} GiB and {counted:.2f} GiB were set aside: {graphs - counted:.2f} GiB lie outside the budget."
+            f"CUDA graphs took {graphs:.2f} GiB and {aside}: {graphs - counted:.2f} GiB lie outside the budget."
         )
 
 

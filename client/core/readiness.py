@@ -94,7 +94,7 @@ def refusals(wish: Wish, host: HostFacts) -> tuple[Refusal, ...]:
 
 
 def needed_gib(weights_gib: float, max_model_len: int) -> float:
-    return weights_gib + LOADED_EXTRA_GIB + OVERHEAD_GIB + max_model_len * KV_BYTES_PER_TOKEN / 2**30
+    return weights_gib + LOADED_EXTRA_GIB["bf16"] + OVERHEAD_GIB + max_model_len * KV_BYTES_PER_TOKEN / 2**30
 
 
 def _engine(wish: Wish, host: HostFacts) -> Iterator[Refusal]:

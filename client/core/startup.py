@@ -10,6 +10,7 @@ from client.core.wordings import (
     BANNER,
     BANNER_MODEL,
     GRAPHS_IN_BUDGET,
+    GRAPHS_OUTSIDE,
     KERNEL,
     ROOT_CAUSE,
     SECOND_HAND,
@@ -21,7 +22,7 @@ from client.core.wordings import (
 
 STARTING = (
     "GiB", "took ", "takes ", "GB", "KV cache", "blocks: ", "tokens per request", "Kernel", "uantizing", "version ", " args: ",
-    "Initializing a", "model len", "native support", "Encoder cache", "_memory", "gpu_memory_utilization=", "Error", "Exception",
+    "Initializing a", "model len", "native support", "Encoder cache", "_memory", "CUDA graph memory", "Chunked prefill", "gpu_memory_utilization=", "Error", "Exception",
     "Exit", "error: ", "startup complete", "Starting vLLM", "Uvicorn running", "throughput", "args: Namespace", "█",
 )  # fmt: skip
 """A line that holds none of these tells nothing while a server starts."""
@@ -33,6 +34,7 @@ TEXTS = {
     "model",
     "quantization",
     "cache_dtype",
+    "dtype",
     "device",
     "quantized_layers",
     "marlin_warning",
@@ -49,7 +51,7 @@ _READY = (
     "Avg prompt throughput",
 )
 _ARGS = ("non-default args: ", "args: Namespace(")
-_INTEGERS = {"kv_cache_tokens", "max_model_len", "num_gpu_blocks", "tensor_parallel"}
+_INTEGERS = {"kv_cache_tokens", "max_model_len", "num_gpu_blocks", "tensor_parallel", "batched_tokens"}
 _SIGNED = {"kv_cache_gib", "non_torch_gib"}
 _MOST = {"utilization": 1.0, "tensor_parallel": 4096.0}
 _MOST_BY_UNIT = {"_gib": 1e5, "_s": 1e7}
@@ -65,7 +67,7 @@ class StartUp:
         self.kernel_line = ""
         self.args: dict[str, Any] = {}
         self.args_line: str | None = None
-        self.graphs_in_budget = False
+        self.graphs_in_budget: bool | None = None
         self.complete = False
         self.serving = False
         self.errors: list[str] = []
@@ -130,6 +132,8 @@ class StartUp:
     def _take_state(self, message: str) -> None:
         if message.startswith(GRAPHS_IN_BUDGET):
             self.graphs_in_budget = True
+        if message.startswith(GRAPHS_OUTSIDE):
+            self.graphs_in_budget = False
         if message.startswith(_READY):
             self.serving = self.complete = True
         if message.startswith("init engine ("):

@@ -101,7 +101,16 @@ def _holds(pair: _Pair) -> str | None:
     return (
         text
         + f": room for {new:,} requests of up to {each:,} tokens at once instead of {old:,}, {abs(new - old):,} {'more' if new >= old else 'fewer'}."
+        + _capped(pair.new_name, pair.new.max_num_seqs, old, new)
     )
+
+
+def _capped(name: str, cap: int | None, old: int, new: int) -> str:
+    """Room is no use beyond what --max-num-seqs lets run."""
+    if cap is None or cap >= new:
+        return ""
+    used = "none" if cap <= old else "part"
+    return f" But {name} runs at most {cap:,} at once (--max-num-seqs): as it is set, {used} of the gain can be used; raise it with the load."
 
 
 def _same_in_less(pair: _Pair, gpu_name: str | None) -> str | None:

@@ -83,6 +83,7 @@ WORDINGS: tuple[Wording, ...] = (
     _wording(*_PROFILE, then=r"kv_cache_size=(?P<kv_cache_gib>NUM)GiB"),
     _wording(*_PROFILE, then=r"gpu_memory_utilization=(?P<utilization>NUM)"),
     _wording("Initial free memory", then=r"Requested memory: (?P<utilization>NUM) \(util\), (?P<budget_gib>NUM) GiB"),
+    _wording("Initial free memory", then=r"requested GPU memory: (?P<budget_gib>NUM) GiB"),
     # The whole breakdown: DEBUG from 0.11, INFO from 0.27 (there weights and non-torch are one number).
     _wording(*_USAGE, then=r"Free memory on device[\w: ]{0,20} \(NUM/(?P<total_gib>NUM) GiB\)"),
     _wording(*_USAGE, then=r"tilization is \((?P<utilization>NUM), (?P<budget_gib>NUM) GiB\)"),
@@ -110,6 +111,8 @@ WORDINGS: tuple[Wording, ...] = (
     _wording("vLLM API server version", then=r"version (?P<version>\d[\w.+-]{2,40})"),
     _wording("Initializing a", then=r"LLM engine \(v(?P<version>\d[\w.+-]{2,40})\)"),
     _wording("Using max model len", then=r"len (?P<max_model_len>INT)"),
+    _wording("Chunked prefill is enabled", then=r"max_num_batched_tokens=(?P<batched_tokens>INT)"),
+    _wording("Initializing a", then=r"\bdtype=(?:torch\.)?(?P<dtype>\w{4,10})"),
     _wording("Initializing a", then=r"\bmax_seq_len=(?P<max_model_len>INT)"),
     _wording("Initializing a", then=r"\btensor_parallel_size=(?P<tensor_parallel>INT)"),
     _wording("Initializing a", then=r"\bmodel='(?P<model>[^']{1,300})'"),
@@ -128,6 +131,7 @@ BANNER = re.compile(r"[█▄▀] {1,4}version (\d[\w.+-]{2,40})")
 BANNER_MODEL = re.compile(r"[█▄▀] {1,4}model {1,4}(\S{1,300})")
 KERNEL = re.compile(r"(?:Selected|Using) (\w{0,80}Kernel\w{0,80}) for (\w{1,120})")
 GRAPHS_IN_BUDGET = "CUDA graph memory profiling is enabled"
+GRAPHS_OUTSIDE = ("CUDA graph memory profiling is disabled", "In v0.19, CUDA graph memory profiling will be enabled")
 SECRET = re.compile(
     r"(['\"]?\w{0,30}(?:api_key|token|secret|password)['\"]?(?:: |=))(\[[^\]]{0,500}\]?|'[^']{0,500}'?|[^,})\s]{1,500})"
 )

@@ -127,6 +127,8 @@ WORDED: list[tuple[str, dict[str, object]]] = [
         {"total_gib": 23.57, "utilization": 0.9, "budget_gib": 21.21, "weights_gib": 7.63, "non_torch_gib": -0.08, "activations_gib": 1.4, "kv_cache_gib": 12.1},
     ),
     ("Initial free memory: 46.40 GiB; Requested memory: 0.500000 (util), 23.75 GiB", {"utilization": 0.5, "budget_gib": 23.75}),
+    ("Initial free memory: 47.02 GiB, free memory: 28.10 GiB, requested GPU memory: 42.75 GiB", {"budget_gib": 42.75}),
+    ("Chunked prefill is enabled with max_num_batched_tokens=8192.", {"batched_tokens": 8192}),
     (
         "Memory profiling takes 11.20 seconds. Total non KV cache memory: 20.19GiB; torch peak memory increase: 1.42GiB; non-torch forward increase memory: 0.51GiB; weights memory: 18.26GiB.",
         {"activations_gib": 1.42, "non_torch_gib": 0.51, "weights_gib": 18.26},
@@ -162,7 +164,7 @@ WORDED: list[tuple[str, dict[str, object]]] = [
     (
         "Initializing an LLM engine (v0.6.3) with config: model='Qwen/Qwen2-VL-7B-Instruct', speculative_config=None, dtype=torch.bfloat16, max_seq_len=4096, "
         "tensor_parallel_size=1, quantization=fp8, enforce_eager=False, kv_cache_dtype=auto, device_config=cuda, enable_prefix_caching=False",
-        {"version": "0.6.3", "model": "Qwen/Qwen2-VL-7B-Instruct", "max_model_len": 4096, "tensor_parallel": 1, "quantization": "fp8", "cache_dtype": "auto", "device": "cuda", "prefix_caching": False},
+        {"version": "0.6.3", "model": "Qwen/Qwen2-VL-7B-Instruct", "max_model_len": 4096, "dtype": "bfloat16", "tensor_parallel": 1, "quantization": "fp8", "cache_dtype": "auto", "device": "cuda", "prefix_caching": False},
     ),
     (
         "Your GPU does not have native support for FP8 computation but FP8 quantization is being used. Weight-only FP8 compression will be used leveraging the Marlin kernel.",

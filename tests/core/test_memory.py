@@ -176,7 +176,7 @@ def test_weights_from_arithmetic_say_so() -> None:
 
 def test_the_default_utilization_depends_on_the_version() -> None:
     lines = {"engine_args": "non-default args: {}"}
-    for version, expected in (("0.11.0", 0.9), ("0.20.2", 0.92), ("0.33.0", 0.92), ("0.15.0", None)):
+    for version, expected in (("0.11.0", 0.9), ("0.15.0", 0.9), ("0.20.2", 0.92), ("0.33.0", 0.92)):
         memory, _ = memory_of(TargetFacts(version=version, lines=lines))
         assert memory.utilization == expected
     assert memory_of(TargetFacts(version="0.33.0"))[0].utilization is None
@@ -229,9 +229,35 @@ def test_bytes_of_a_token_are_snapped_only_where_the_rounding_allows_one_size() 
 
 
 def test_max_num_seqs_is_told_when_it_is_the_limit() -> None:
-    assert "--max-num-seqs 8 stops" in notes_of(
-        facts(kv_cache_tokens=160_000, engine_args={"max_num_seqs": 8}), mean_request_tokens=1000.0
+    eight = facts(kv_cache_tokens=160_000, engine_args={"max_num_seqs": 8})
+    assert "--max-num-seqs (log) lets at most 8 requests run at once, though the KV cache has room for 158" in notes_of(
+        eight, mean_request_tokens=1000.0
     )
+    assert "max-num-seqs" not in notes_of(eight, mean_request_tokens=20_000.0)
+
+
+def test_a_gain_beyond_max_num_seqs_is_not_sold_as_one() -> None:
+    old, new = (
+        Memory(kv_cache_tokens=tokens, requests_at_once=tokens / 1072, max_num_seqs=cap)
+        for tokens, cap in ((315_888, 256), (442_224, 256))
+    )
+    told = " ".join(story("bf16", old, "fp8", new, None))
+    assert "fp8 runs at most 256 at once (--max-num-seqs): as it is set, none of the gain can be used" in told
+    some = msgspec.structs.replace(new, max_num_seqs=300)
+    assert "part of the gain" in " ".join(story("bf16", old, "fp8", some, None))
+    enough = msgspec.structs.replace(new, max_num_seqs=1024)
+    assert "max-num-seqs" not in " ".join(story("bf16", old, "fp8", enough, None))
+
+
+def test_float32_counts_four_bytes() -> None:
+    memory, kernel = memory_of(
+        facts(version="0.20.2", dtype="float32", complete=True, kv_cache_gib=2.0, lines={"engine_args": "x"}),
+        config=read_model_config(SEVEN_B),
+    )
+    assert memory.kv_bytes_per_token == 114_688
+    assert memory.weights_gib == pytest.approx(30.89, abs=0.01)
+    assert memory.source["weights_gib"] == "config arithmetic (float32)"
+    assert kernel.kind == "none (float32)"
 
 
 def test_requests_take_whole_blocks() -> None:

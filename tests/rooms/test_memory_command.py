@@ -43,7 +43,8 @@ def test_log_page_and_config_together(capsys: pytest.CaptureFixture[str]) -> Non
         "vLLM 0.20.2",
         "quantization fp8",
         "442,224 tokens of 57,344 bytes",
-        "412 of 1,068 tokens",
+        "412 of 1,068 tokens have room",
+        "1,024 at most, --max-num-seqs (default of vLLM 0.20.2 on a large GPU)",
         "native fp8",
         "16,582,751,232",
         "9,383,752,704",
@@ -81,7 +82,37 @@ def test_a_page_or_a_config_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "442,224 tokens" in out
     assert "give --gpu-gib" in out
     assert main(["--config", CONFIG, "--gpu-gib", "16"]) == 0
-    assert "4.33 missing" in capsys.readouterr().out
+    assert "4.01 missing" in capsys.readouterr().out
+
+
+def test_an_estimate_says_what_it_assumes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", CONFIG, "--gpu-gib", "48"]) == 0
+    out = capsys.readouterr().out
+    assumed = out.split("Assumed\n")[1]
+    for piece in ("48.00 GiB as torch sees it", "utilization 0.92", "3.2 GiB for activations", "--max-num-seqs 256"):
+        assert piece in assumed
+    assert "Budget 44.16 GiB" in out
+    given = ["--utilization", "0.9", "--overhead-gib", "3", "--dtype", "float32"]
+    assert main(["--config", CONFIG, "--gpu-gib", "79.2", *given]) == 0
+    out = capsys.readouterr().out
+    assumed = out.split("Assumed\n")[1]
+    assert "utilization" not in assumed
+    assert "activations" not in assumed
+    assert "--max-num-seqs 1,024, vLLM's default on such a GPU (256 on an A100)" in assumed
+    assert "33,165,502,464" in out
+
+
+def test_an_estimate_takes_the_servers_own_figures_without_assuming(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--server-log", FP8, "--config", CONFIG, "--gpu-gib", TOTAL, "--json"]) == 0
+    assumed = json.loads(capsys.readouterr().out)["estimate"]["assumptions"]
+    assert len(assumed) == 1
+    assert assumed[0].startswith("a card of 79.18 GiB")
+
+
+def test_a_log_that_exceeds_its_card_gives_the_estimate_no_overhead_of_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--server-log", FP8, "--config", CONFIG, "--gpu-gib", "47.5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["estimate"]["fits"]["bf16"]["overhead_gib"] == 3.2
 
 
 def test_a_failed_start_is_said_first(capsys: pytest.CaptureFixture[str]) -> None:
