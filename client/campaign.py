@@ -256,7 +256,7 @@ def first_request_failed(name: str, record: RequestRecord, plan: RunPlan) -> Tar
     """A server that cannot answer one request will not answer a hundred: say what it said, and what to do."""
     said = record.error or str(record.outcome)
     if record.status == 400 and "max" in said and "len" in said:
-        hint = "The picture makes more tokens than the model's context: send smaller ones (--max-side 768), or serve with a larger --max-model-len."
+        hint = f"{_what_is_too_long(said)}, or serve with a larger --max-model-len."
     elif record.status == 404:
         hint = f"Choose another model with --model {name}=MODEL."
     elif record.status in (401, 403):
@@ -267,3 +267,12 @@ def first_request_failed(name: str, record: RequestRecord, plan: RunPlan) -> Tar
         hint = "Look at the server's log; the record is in the run directory."
     status = f" (HTTP {record.status})" if record.status not in (None, 200) else ""
     return TargetError(f"target {name} did not answer its first request: {record.outcome}{status}: {said}.", hint)
+
+
+def _what_is_too_long(said: str) -> str:
+    """Which part of the request passes the model's context, from the server's words (vLLM 0.20 to 0.32), and what makes it shorter."""
+    if "max_tokens" in said:
+        return "The answer may become longer than the model's context: ask for fewer --max-tokens"
+    if "prompt contains" in said:
+        return "The text alone is longer than the model's context: shorten --prompt or --system-prompt"
+    return "The picture makes more tokens than the model's context: send smaller ones (--max-side 768)"

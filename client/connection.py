@@ -20,6 +20,9 @@ OVERHEAD_LIMIT = 64 << 10
 DISCARD_GRACE_NS = 250_000_000
 """How long the rest of an answer may take that nobody reads any more, before its connection is given up."""
 
+COME_AGAIN = (429, 503)
+"""Refusals of a server that is well but busy. They come by the thousand, and its connections stay good."""
+
 
 class Connection:
     """Base of the plain and the TLS connection. `home` is the origin's stack of idle connections."""
@@ -232,7 +235,10 @@ class Connection:
             self._interim = False
         elif exchange is not None and parser is not None and not exchange.complete:
             exchange.complete = True
-            self._reusable = self._reusable and parser.should_keep_alive()
+            # uvicorn closes the connection after an exception that it has answered already, without saying so (vLLM 0.20: any refused
+            # prompt; later: any HTTP 500). The close comes a moment later, upon whoever is sent there next.
+            refused = (exchange.status or 0) >= 400 and exchange.status not in COME_AGAIN
+            self._reusable = self._reusable and not refused and parser.should_keep_alive()
 
     # Inside.
 

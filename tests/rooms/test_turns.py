@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.campaign import Campaign
+import pytest
+
+from client.campaign import Campaign, first_request_failed
 from client.core.evidence import ServerEvidence
 from client.core.plan import Design, LoadProfile, RunPlan, Target
 from client.core.records import ImageFact, Outcome, Phase, PhaseWindow, RequestRecord, ServerSnapshot, WorkerHealth
@@ -105,3 +107,27 @@ async def test_one_target_alone_is_started_once(tmp_path: Path) -> None:
     plan = RunPlan(targets=TARGETS[1:], design=Design.SINGLE, load=PLAN.load)
     kept = await run(tmp_path, plan, isolated=True)
     assert [step for step in kept.told if step.startswith("up")] == ["up b"]
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        (
+            "HTTP 400: This model's maximum context length is 4096 tokens. However, your prompt contains at least 4097 input tokens",
+            "shorten --prompt",
+        ),
+        ("HTTP 400: Input length (16339) exceeds model's maximum context length (4096).", "--max-side"),
+        (
+            "HTTP 400: The decoder prompt (length 16339) is longer than the maximum model length of 4096.",
+            "--max-side",
+        ),
+        ("HTTP 400: max_tokens=99999 cannot be greater than max_model_len=4096.", "fewer --max-tokens"),
+    ],
+)
+def test_what_is_too_long_for_the_model_is_named(said: str, advice: str) -> None:
+    record = RequestRecord(
+        target="a", phase=Phase.COLD, index=0, image_id="i", outcome=Outcome.HTTP_ERROR, intended_ns=0, status=400, error=said
+    )  # fmt: skip
+    error = first_request_failed("a", record, RunPlan(targets=(Target(name="a", base_url="http://127.0.0.1:1"),)))
+    assert advice in error.hint
+    assert error.hint.endswith("or serve with a larger --max-model-len.")
