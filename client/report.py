@@ -36,10 +36,18 @@ def write_reports(path: Path) -> Findings:
     series = series_of(evidence, measured.memory)
     run_dir = RunDir(path)
     run_dir.write_file("findings.json", to_json(findings))
-    images = write_charts(run_dir, findings, series)
+    drawn = charts.available()
+    if not drawn:
+        print(
+            "halfweight: the reports have no charts: the package vl-convert-python is not installed here. "
+            f"Install it and run: python -m client.report {path}",
+            file=sys.stderr,
+        )
+    images = write_charts(run_dir, findings, series) if drawn else ()
     run_dir.write_file("report.md", markdown.render(findings, images))
     run_dir.write_file(
-        "report.html", html.render(findings, series, write_gallery(run_dir, evidence, series), charts.script())
+        "report.html",
+        html.render(findings, series, write_gallery(run_dir, evidence, series), charts.script() if drawn else ""),
     )
     return findings
 
@@ -155,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def write_index(folder: Path) -> int:
     """Writes the page over all runs of a folder; returns the exit code. Raises RunDirError."""
     runs, passed_over = read_summaries(folder)
-    drawn = index.trend(runs)
+    drawn = index.trend(runs) if charts.available() else None
     page = index.render(runs, passed_over, drawn, charts.script() if drawn is not None else "")
     path = RunDir(folder).write_file("index.html", page)
     print(f"{path}: {len(runs)} run{'s' if len(runs) != 1 else ''}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -199,7 +200,6 @@ def test_memory_parts_add_up_to_the_card() -> None:
 
 
 def test_a_run_without_a_report_does_not_pay_for_charts() -> None:
-    import subprocess
 
     code = "import sys, client.bench, client.report; sys.exit('vl_convert' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -256,7 +256,6 @@ def test_requests_are_exported_as_parquet(tmp_path: Path, capsys: pytest.Capture
 
 def test_parquet_without_its_package_says_how_to_get_it(tmp_path: Path) -> None:
     """In a process where pyarrow cannot be imported, and before anything is written."""
-    import subprocess
 
     path = saved_run(tmp_path)
     code = "import sys; sys.modules['pyarrow'] = None; from client.report import main; sys.exit(main(sys.argv[1:]))"
@@ -316,3 +315,15 @@ def test_an_index_of_nothing_is_still_a_page() -> None:
 def test_an_index_of_no_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--index", str(tmp_path / "none")]) == 6
     assert "is no folder" in capsys.readouterr().err
+
+
+def test_a_host_without_the_charting_library_still_gets_its_verdict(tmp_path: Path) -> None:
+    """Found on a GPU host that had only what measuring needs: the run was measured, and its report was a traceback."""
+    path = saved_run(tmp_path)
+    code = "import sys; sys.modules['vl_convert'] = None; from client.report import main; sys.exit(main([sys.argv[1]]))"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "vl-convert-python is not installed" in done.stderr
+    assert "Latency (E2E)" in done.stdout
+    assert "Latency (E2E)" in (path / "report.html").read_text()
+    assert ".png" not in (path / "report.md").read_text()

@@ -6,6 +6,8 @@ a run without a report does not pay for it.
 
 from __future__ import annotations
 
+import importlib.util
+
 from client.core.findings import Findings
 from client.core.series import Series
 from client.reports.charts.boxes import box_charts
@@ -17,7 +19,7 @@ from client.reports.charts.spread import tail_chart, token_chart
 from client.reports.charts.sweep import sweep_chart
 from client.reports.charts.times import gpu_chart, latency_chart
 
-__all__ = ["IN_MARKDOWN", "Chart", "charts", "png", "script"]
+__all__ = ["IN_MARKDOWN", "Chart", "available", "charts", "png", "script"]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 IN_MARKDOWN = ("effects", "latency", "memory", "sweep")
@@ -37,6 +39,11 @@ def charts(findings: Findings, series: Series) -> tuple[Chart, ...]:
         *box_charts(findings, series),
     ]
     return tuple(chart for chart in found if chart is not None)
+
+
+def available() -> bool:
+    """Whether the charting library is installed. A host that only measures can do without: its runs are drawn elsewhere."""
+    return importlib.util.find_spec("vl_convert") is not None
 
 
 def png(chart: Chart) -> bytes:
