@@ -16,7 +16,7 @@ from client.core.metrics import Arm, arm
 from client.core.names import NAMES
 from client.core.pairing import sides
 from client.core.plan import LoadProfile
-from client.core.recommend import UNKNOWN, side_of
+from client.core.recommend import SAME, UNKNOWN, side_of
 from client.core.verdict import effects
 
 KNEE_GAIN = 0.10
@@ -79,6 +79,7 @@ def over_levels(advice: Recommendation, found: tuple[Level, ...], candidate: str
     reasons = (*advice.reasons, *(f"At {label}: {effect.sentence}" for label, effect in list(effects_at.items())[1:]))
     if len(set(told.values()) - {UNKNOWN}) < 2:
         return msgspec.structs.replace(advice, reasons=reasons)
-    each = "; ".join(f"{side} at {label}" for label, side in told.items())
+    words = {SAME: "the same", UNKNOWN: "not settled"}
+    each = "; ".join(f"{words.get(side, side)} at {label}" for label, side in told.items())
     sentence = f"It depends on the load: {NAMES[primary].words} of {candidate} is {each}."
     return msgspec.structs.replace(advice, action=Action.DEPENDS, sentence=sentence, reasons=reasons)

@@ -21,7 +21,9 @@ def number(estimate: Estimate) -> str:
         return estimate.note or "not measured"
     whole = abs(value) >= 10_000 or (abs(value) >= 100 and float(value).is_integer())
     digits = f"{value:,.0f}" if whole else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.3g}"
-    return f"{digits} {estimate.unit}".strip()
+    if not whole and abs(value) < 10 and not float(value).is_integer():
+        digits = f"{value:#,.3g}"  # 4.10 beside 6.15, not 4.1
+    return f"{digits}/s" if estimate.unit == "1/s" else f"{digits} {estimate.unit}".strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ def _would_change(
         found.append(f"An answer on {NAMES[primary].words}: {more}.")
     if rule.action is Action.DEPENDS and WORSE in sides.values():
         found.append(
-            f"Whether {_listed(sides, WORSE)} matters more to you than {_listed(sides, BETTER) or 'the rest'}."
+            f"What matters more to you: {_listed(sides, BETTER) or 'the rest'} (better), or {_listed(sides, WORSE)} (worse)."
         )
     if rule.action in (Action.KEEP, Action.DEPENDS) and main != BETTER:
         found.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from client.core.blocks import levels_of
 from client.core.findings import Action, Findings, TargetFindings
 from client.core.names import NAMES
 from client.core.plan import Arrival, RunPlan
@@ -18,7 +19,7 @@ def question(plan: RunPlan) -> str:
 
 def load_sentence(plan: RunPlan, cut_short: dict[str, int] | None = None) -> str:
     """`cut_short`: target -> measured requests, of a run that ended before its plan did; the plan's own number would claim too much."""
-    load = plan.load
+    load = levels_of(plan.load)[0]
     if load.arrival is Arrival.CLOSED:
         how = (
             "one request at a time" if load.concurrency == 1 else f"{load.concurrency} requests in flight (closed loop)"
@@ -35,6 +36,8 @@ def load_sentence(plan: RunPlan, cut_short: dict[str, int] | None = None) -> str
         if load.duration_s
         else ""
     )
+    if plan.load.sweep is not None:
+        how = f"{how}, the first of {len(plan.load.sweep.values)} loads"
     if cut_short is not None:
         length = _until_then(cut_short, length)
     return f"{how}, {length}" if length else how
@@ -82,11 +85,20 @@ def headline(findings: Findings) -> str:
     lead = {
         Action.USE: f"Use {comparison.candidate}",
         Action.KEEP: f"Keep {comparison.baseline}",
-        Action.DEPENDS: "It depends",
         Action.NONE: "No recommendation",
-    }[advice.action]
+    }.get(advice.action)
     told = effect.sentence if effect is not None else f"{NAMES[findings.primary].words}: not measured."
+    if advice.action is Action.DEPENDS:
+        return mark + _depends(findings, told)
     return f"{mark}{lead} ({findings.load}): {told}"
+
+
+def _depends(findings: Findings, told: str) -> str:
+    """On what it depends is the answer; the metric that decides comes after. Where the loads disagree, each is named already."""
+    sentence = findings.recommendation.sentence
+    if findings.levels and not sentence.startswith("It depends: "):
+        return sentence
+    return f"It depends ({findings.load}): {sentence.removeprefix('It depends: ')} {told[:1].upper()}{told[1:]}"
 
 
 def _single(findings: Findings) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from client.core.findings import Findings, Severity, TargetFindings
+from client.core.names import NAMES
 from client.core.series import Series
 from client.reports.charts import Chart, charts
 from client.reports.charts.look import ON_PAGE, config
@@ -16,8 +17,11 @@ from client.reports.format import estimate
 from client.reports.page import DRAW, bullets, data_block, figure, page, safe, spec_blocks, table
 from client.reports.tables import headers, kernel_lines, level_rows, main_rows, memory_rows, unsupported
 
+REASONS = 4
+"""Those that stand in the open; the rest is one click away."""
 GOOD, BAD = ("faster", "better", "non-inferior"), ("slower", "worse")
-INTERVAL = re.compile(r"\[[^\]]*\]")
+INTERVAL = re.compile(r" (\[[^\]]*\])((?:/s| ?[A-Za-z%]+)?)")
+"""With the unit, which goes to the number: on a narrow screen the interval has a line of its own."""
 
 
 class Photo(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +94,8 @@ def _header(findings: Findings, has_charts: bool, has_photos: bool) -> str:
 
 
 def cell(text: str) -> str:
-    """A cell of the main table as markup: the interval is quieter than the number, a word of praise or blame is set apart."""
-    marked = INTERVAL.sub(lambda found: f'<span class="i">{found[0]}</span>', safe(text))
+    """A cell of the main table as markup: the interval is quieter than the number and follows its unit, a word of praise or blame is set apart."""
+    marked = INTERVAL.sub(lambda found: f'{found[2]} <span class="i">{found[1]}</span>', safe(text))
     word = next((word for word in GOOD + BAD if text.startswith(word)), None)
     if word is None:
         return marked
@@ -105,7 +109,7 @@ def _results(findings: Findings) -> str:
     found = table(head, rows, label="Results", numbers=range(1, 1 + of), unbroken=range(1 + of, len(head)), markup=True)
     note = f"Brackets hold {findings.confidence:.0%} intervals."
     if findings.comparisons:
-        note += f" Decided by {safe(findings.primary)}, named before the run; the smallest effect worth having is {findings.min_effect:.0%}."
+        note += f" Decided by the {safe(NAMES[findings.primary].words)}, named before the run; the smallest effect worth having is {findings.min_effect:.0%}."
     if lacking := unsupported(findings):
         note += f" {safe(lacking)}."
     return f'<section id="results">\n{found}\n<p class="note">{note}</p>\n</section>'
@@ -137,9 +141,14 @@ def _advice(findings: Findings) -> str:
         return ""
     told = findings.recommendation
     parts = [f"<p>{safe(told.sentence)}</p>"]
-    for title, items in (("Because", told.reasons), ("What would change it", told.would_change)):
-        if items:
-            parts.append(f"<h3>{title}</h3>{bullets(items)}")
+    if told.reasons:
+        parts.append(f"<h3>Because</h3>{bullets(told.reasons[:REASONS])}")
+    if len(told.reasons) > REASONS:
+        parts.append(
+            f"<details><summary>{len(told.reasons) - REASONS} more reasons</summary>{bullets(told.reasons[REASONS:])}</details>"
+        )
+    if told.would_change:
+        parts.append(f"<h3>What would change it</h3>{bullets(told.would_change)}")
     if findings.thresholds:
         parts.append(
             "<h3>Thresholds</h3>"

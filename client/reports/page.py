@@ -74,7 +74,9 @@ footer p{max-width:none}
 #vg-tooltip-element table{width:auto;font-size:.8rem}
 #vg-tooltip-element td{padding:.1rem .4rem .1rem 0;border:0}
 #vg-tooltip-element td.key{color:var(--muted)}
-@media (max-width:40rem){main,header,footer{padding-left:1rem;padding-right:1rem}h2{margin-top:2.5rem}}
+@media (max-width:40rem){main,header,footer{padding-left:1rem;padding-right:1rem}h2{margin-top:2.5rem}
+#results table{font-size:.78rem}#results th,#results td{padding-right:.55rem}#results td:last-child{padding-right:0}
+#results thead th,#results tbody th{min-width:0;hyphens:auto}#results tbody th{max-width:5.4rem}#results td.k{white-space:normal}#results .i{display:block}}
 @media print{
 :root{--paper:#fff;--card:#fff;--good:#00694c;--bad:#a83f00;--warn-paper:#fff;--warn-ink:#6b4600;--link:#1c1d20;LIGHT}
 body{font-size:10.5pt}main,header,footer{max-width:none;padding:0}nav,.skip{display:none}

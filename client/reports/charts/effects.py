@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from client.core.findings import Comparison, Effect, Findings, Word
+from client.core.names import NAMES
 from client.reports.charts.chart import Chart
 from client.reports.charts.look import Palette, Spec, marks, panel, quantitative, tip
 from client.reports.format import change
@@ -68,15 +69,17 @@ def _value(label: str, effect: Effect) -> dict[str, object]:
 
 def _sentence(findings: Findings, pair: Comparison, shown: list[tuple[str, Effect]]) -> str:
     told = pair.effects.get(findings.primary)
-    lead = f"The metric that decides, {findings.primary}: {change(told)}. " if told is not None else ""
+    lead = f"What decides is the {NAMES[findings.primary].words}: {change(told)}. " if told is not None else ""
     sides = [
-        f"{word} in {', '.join(label for label, _ in items)}"
+        f"{word} in {', '.join(NAMES[effect.metric].words for _, effect in items)}"
         for word in ("faster", "higher", "slower", "lower")
         if (items := [(label, effect) for label, effect in shown if str(effect.word) == word])
     ]
     seen = (
         f"{pair.candidate} is {'; '.join(sides)}. " if sides else f"No metric shows a difference of {pair.candidate}. "
     )
+    if not sides and told is not None and told.word is Word.INVALID:
+        seen = ""  # what the other metrics show of a spoiled run is no news
     band = f"A line inside the shaded band (±{findings.min_effect:.0%}) is too small a difference to matter"
     noise = any(effect.noise_floor is not None for _, effect in shown)
     return (

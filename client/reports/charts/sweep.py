@@ -41,7 +41,29 @@ def _sentence(findings: Findings) -> str:
         f"{name} gains throughput up to {last}, the highest load that was asked" if at is None else f"{name} stops gaining throughput after {at} (dashed line)"
         for name, at in findings.knees.items()
     ]  # fmt: skip
-    return "; ".join(told) + ". Beyond a knee more load only adds waiting." if told else "No level was measured."
+    if not told:
+        return "No level was measured."
+    beyond = " Beyond it more load only adds waiting." if any(findings.knees.values()) else ""
+    return f"{'; '.join(told)}.{beyond}{_most_goodput(findings)}"
+
+
+def _most_goodput(findings: Findings) -> str:
+    """Where each target met its objectives most often; '' without objectives."""
+    told = []
+    for name in findings.targets:
+        known = [
+            (level.metrics[name].get("goodput_per_s"), level.label)
+            for level in findings.levels
+            if name in level.metrics
+        ]
+        best = max(
+            ((item, label) for item, label in known if item is not None and item.value is not None),
+            key=lambda pair: pair[0].value or 0.0,
+            default=None,
+        )
+        if best is not None:
+            told.append(f"{name} {estimate(best[0], interval=False)} at {best[1]}" if best[0].value else f"{name} none")
+    return f" Most goodput: {', '.join(told)}." if told else ""
 
 
 def _values(findings: Findings, key: str) -> list[dict[str, object]]:

@@ -46,7 +46,7 @@ def _shading(series: Series, palette: Palette, legend: bool) -> Spec | None:
             "x": quantitative("from", **_x(series)),
             "x2": {"field": "to"},
             "fill": {
-                "field": "phase", "type": "nominal", "title": None, "legend": {"symbolType": "square", "symbolStrokeWidth": 0, "orient": "bottom", "offset": 4} if legend else None,
+                "field": "phase", "type": "nominal", "title": None, "legend": {"symbolType": "square", "symbolStrokeWidth": 0, "orient": "bottom", "offset": 4, "labelLimit": 200} if legend else None,
                 "scale": {"domain": names, "range": [shades[name] for name in names]},
             },
             "tooltip": [tip("phase", "Phase"), tip("target", "Target")],
