@@ -72,14 +72,15 @@ def test_read_only_results_are_told_before_a_request_is_sent(tmp_path: Path) -> 
 
 def test_a_results_folder_that_is_removed_in_mid_run_is_told(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with byzantine(slowly) as (_, url):
-        running = start(*at(url), *SAME, "--requests", "150", out=out)
+    with byzantine(slowly) as (server, url):
+        running = start(*at(url), *SAME, "--requests", "500", out=out)
         running.wait_for_lines(10)
         shutil.rmtree(out)
         done = running.end()
     assert done.code == 6, done.all
     assert "Traceback" not in done.all
     assert str(out) in done.line
+    assert server.asked < 400, "the first record that cannot be kept ends the run"
 
 
 def test_more_sockets_than_this_machine_allows_are_our_fault_and_said_so(tmp_path: Path) -> None:

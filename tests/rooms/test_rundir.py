@@ -14,6 +14,7 @@ import pytest
 from client.core.evidence import ServerEvidence
 from client.core.plan import RunPlan, Target
 from client.core.records import ImageFact, Outcome, Phase, PhaseWindow, RequestRecord, ServerSnapshot
+from client.core.secrets import Mask
 from client.errors import RunDirError
 from client.rundir import MAX_LINE_BYTES, JsonLines, Manifest, RunDir, lines_of, read_lines, read_run
 
@@ -126,3 +127,12 @@ def test_whole_files_are_replaced_in_one_step(tmp_path: Path) -> None:
     run_dir.write_file("report.md", "two")
     assert (run_dir.path / "report.md").read_text() == "two"
     assert not list(run_dir.path.glob(".*"))
+
+
+def test_what_is_masked_reaches_no_file(tmp_path: Path) -> None:
+    run_dir = RunDir.create(tmp_path, mask=Mask(["sk-0123456789"]))
+    run_dir.append("answers", {"text": "my key is sk-0123456789"})
+    run_dir.write_file("server.log", "--api-key sk-0123456789")
+    run_dir.close()
+    assert (run_dir.path / "answers.jsonl").read_text() == '{"text":"my key is ***"}\n'
+    assert (run_dir.path / "server.log").read_text() == "--api-key ***"
