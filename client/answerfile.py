@@ -11,9 +11,10 @@ Columns of a row:
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, AnyStr, TypeVar
 
 import msgspec
 
@@ -56,21 +57,32 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     if kind == ".csv":
         csv.field_size_limit(_LONGEST_FIELD)
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(_lines(file, path))
             try:
                 for row in reader:
                     yield reader.line_num, row
             except csv.Error as error:
                 raise UsageError(f"{path}, line {reader.line_num}: not CSV: {error}.") from error
     elif kind in (".jsonl", ".ndjson"):
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
+        with path.open("rb") as file:
+            for number, line in enumerate(_lines(file, path), start=1):
                 if line.strip():
                     yield number, _json(line, dict[str, object], f"{path}, line {number}")
     else:
         raise UsageError(
             f"{path}: the ending {kind or '(none)'} does not say what the file is.", "Give a .csv or a .jsonl file."
         )
+
+
+def _lines(file: IO[AnyStr], path: Path) -> Iterator[AnyStr]:
+    """Never more than the limit is read, however long a line is."""
+    for number in itertools.count(1):
+        line = file.readline(_LONGEST_FIELD + 1)
+        if not line:
+            return
+        if len(line) > _LONGEST_FIELD:
+            raise UsageError(f"{path}, line {number} is longer than {_LONGEST_FIELD >> 20} MiB: that is no answer.")
+        yield line
 
 
 def _json(text: str | bytes, kind: type[_T], place: str) -> _T:

@@ -30,7 +30,7 @@ from client.launch import SimulatedServers
 from client.preflight import Introduction, told
 from client.progress import Progress, choose
 from client.remote import read_keys
-from client.rundir import Manifest, RunDir, read_run
+from client.rundir import MAX_WHOLE_BYTES, Manifest, RunDir, read_run
 from client.session import Asked, introduce, measure
 from client.workload import Pictures, open_pictures
 
@@ -216,7 +216,8 @@ def with_files(server: ServerEvidence, target: Target, model_config: str | None)
 
 def _text(path: Path, flag: str) -> str:
     try:
-        return path.read_text(errors="replace")
+        with path.open("rb") as file:
+            return file.read(MAX_WHOLE_BYTES).decode(errors="replace")
     except OSError as error:
         raise UsageError(f"{flag}: {error.strerror}.", "Give a file that can be read.") from None
 

@@ -166,9 +166,11 @@ def _targets(arguments: argparse.Namespace, environment: Mapping[str, str]) -> t
 
 def read_targets_file(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        if path.stat().st_size > MAX_TARGETS_FILE_BYTES:
+        with path.open("rb") as file:
+            text = file.read(MAX_TARGETS_FILE_BYTES + 1)
+        if len(text) > MAX_TARGETS_FILE_BYTES:
             raise UsageError(f"{path} is over {MAX_TARGETS_FILE_BYTES} bytes.", "That is no targets file.")
-        data = tomllib.loads(path.read_text())
+        data = tomllib.loads(text.decode())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}.", "Give a readable file with --targets.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -60,7 +60,9 @@ def _fetch(client: httpx.Client, url: str, timeout_s: float, limit: int = MAX_PA
         with client.stream("GET", url, timeout=timeout_s) as response:
             if response.status_code != 200:
                 raise NoAnswer(f"HTTP {response.status_code} from {url}")
-            for chunk in response.iter_bytes():
+            if (coding := response.headers.get("content-encoding", "identity")) not in ("", "identity"):
+                raise NoAnswer(f"{url} answered compressed ({coding}), though none was asked for")
+            for chunk in response.iter_raw():
                 body += chunk
                 if len(body) > limit:
                     raise NoAnswer(f"{url} sent more than {limit} bytes")
@@ -79,7 +81,7 @@ def _fetch(client: httpx.Client, url: str, timeout_s: float, limit: int = MAX_PA
 
 def _new_client(ca_file: str | None = None, api_key: str | None = None) -> httpx.Client:
     # No proxies: the page must come from the server itself. No redirects: a key is for one origin.
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    headers = {"accept-encoding": "identity"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
     verify = ssl.create_default_context(cafile=ca_file) if ca_file else True
     return httpx.Client(trust_env=False, follow_redirects=False, headers=headers, verify=verify)
 

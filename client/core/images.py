@@ -62,7 +62,7 @@ def open_picture(data: bytes, name: str = "the picture") -> Image.Image:
     if not data:
         raise UsageError(f"{name} is empty (0 bytes).", "Replace it or take it out.")
     if len(data) > MAX_BYTES:
-        raise UsageError(f"{name} has {len(data):,} bytes; at most {MAX_BYTES:,} are read.", "Save it smaller.")
+        raise UsageError(f"{name} has more than {MAX_BYTES:,} bytes: no more are read.", "Save it smaller.")
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
         raise UsageError(
             f"{name} is a JPEG of more than {MAX_SCANS} scans, made to waste time.", "Save it again as JPEG."

@@ -19,7 +19,8 @@ LINE_LIMIT = 200
 """Characters of a stored error."""
 RETRY_WAIT_LIMIT_S = 30.0
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;<>]+")
-_TITLE = re.compile(r"(?is)<title[^>]*>(.*?)</title>")
+_TITLE = re.compile(r"(?is)<title[^<>]{0,200}>([^<]{0,1000})")
+"""Bounded: pages of a server are foreign, and `.*?` would cost the square of a page that opens a title again and again."""
 
 
 class Verdict(NamedTuple):
@@ -69,7 +70,7 @@ def message_of(body: bytes) -> str:
     text = body.decode("utf-8", "replace")
     try:
         parsed = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         title = _TITLE.search(text)
         return f"HTML page: {title.group(1)}" if title else text[: 4 * LINE_LIMIT]
     return _message(parsed) or text[: 4 * LINE_LIMIT]

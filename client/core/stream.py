@@ -59,6 +59,10 @@ class _Chunk(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+CHUNK_LIMIT = 1 << 18
+"""Token chunks of one answer, and TEXT_LIMIT its characters: a record of more could not be read back as one line (`client.rundir`)."""
+TEXT_LIMIT = 1 << 20
 
 
 def _is_whole(event: bytes) -> bool:
@@ -67,7 +71,7 @@ def _is_whole(event: bytes) -> bool:
         return True
     try:
         _decode(event)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return False
     return True
 
@@ -83,6 +87,7 @@ class ChatStream:
     __slots__ = (
         "_kind",
         "_reader",
+        "_text_size",
         "_texts",
         "_whole",
         "_whole_bytes",
@@ -107,6 +112,7 @@ class ChatStream:
         self._whole: list[bytes] = []
         self._whole_bytes = 0
         self._texts: list[str] = []
+        self._text_size = 0
         self.answer_bytes = 0
         self.role_ns: int | None = None
         self.first_token_ns: int | None = None
@@ -178,7 +184,7 @@ class ChatStream:
             return
         try:
             chunk = _decode(event)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _UNREADABLE as error:
             self._spoil(f"an event is not a chat chunk: {error}")
             return
         usage = chunk.usage
@@ -215,7 +221,9 @@ class ChatStream:
         if content:
             if self.first_text_ns is None:
                 self.first_text_ns = recv_ns
-            self._texts.append(content)
+            self._keep(content)
+        if len(self.chunk_ns) > CHUNK_LIMIT:
+            self._spoil(f"the answer has more than {CHUNK_LIMIT:,} token chunks")
 
     def _is_token(self, choice: _Choice, delta: _Delta, recv_ns: int, counted: int | None) -> bool:
         """Whether a chunk without text carries a token. The role-only first chunk does not: its stamp is kept here."""
@@ -243,7 +251,7 @@ class ChatStream:
         """A whole JSON answer: a chat.completion, or an error."""
         try:
             answer = _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _UNREADABLE as error:
             self.last_token_ns = None
             self._spoil(f"the answer is not chat JSON: {error}")
             return
@@ -257,7 +265,7 @@ class ChatStream:
         self.ended = True
         self.finish_reason = first.finish_reason
         if first.message.content:
-            self._texts.append(first.message.content)
+            self._keep(first.message.content)
         elif self.completion_tokens == 0:
             self.last_token_ns = None
 
@@ -272,6 +280,13 @@ class ChatStream:
             found = chunk.detail
         if found is not None and self.error is None:
             self.error = " ".join(str(found).split())[:500]
+
+    def _keep(self, content: str) -> None:
+        room = TEXT_LIMIT - self._text_size
+        self._texts.append(content[:room])
+        self._text_size += len(content)
+        if self._text_size > TEXT_LIMIT:
+            self._spoil(f"the answer has more than {TEXT_LIMIT:,} characters of text")
 
     def _spoil(self, why: str) -> None:
         self.bad = True

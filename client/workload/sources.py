@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from client.core.cases import Box, ImageCase
-from client.core.images import clean_jpeg, displayed_size, open_picture, orientation, variant
+from client.core.images import MAX_BYTES, clean_jpeg, displayed_size, open_picture, orientation, variant
 from client.core.pictures import synthetic
 from client.core.plan import Workload
 from client.errors import UsageError
@@ -157,9 +157,10 @@ class FilePictures:
 
 
 def read_file(path: Path, name: str) -> bytes:
-    """The bytes of a picture file. UsageError when it cannot be read."""
+    """The bytes of a picture file, one more than may be read of a longer one. UsageError when it cannot be read."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}.", "Check the path and its permissions.") from None
 

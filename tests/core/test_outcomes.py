@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from itertools import product
 
@@ -80,6 +81,7 @@ def test_every_class_but_ok_says_why() -> None:
         (b"plain words", "plain words"),
         (b"", ""),
         (b"\xff\xfe", "\ufffd\ufffd"),
+        (b'{"error":"\xff"}', '{"error":"\ufffd"}'),
     ],
 )
 def test_the_human_part_of_an_error_is_found(body: bytes, message: str) -> None:
@@ -94,6 +96,16 @@ def test_no_body_breaks_the_reader_of_messages(body: bytes) -> None:
 def test_a_body_of_brackets_does_not_end_the_process() -> None:
     assert message_of(b"[" * 65_536).startswith("[[")
     assert message_of(b'{"error":' * 7_000).startswith('{"error":')
+
+
+@pytest.mark.parametrize(
+    "piece", [b"<title>", b"<title ", b"<title", b"<TITLE><", b"</title>", b"Bearer ", b"a ", b"\x1b"]
+)
+def test_no_page_costs_more_than_its_length(piece: bytes) -> None:
+    """Eight megabytes of a page that opens a title again and again: with `.*?` it was hours."""
+    started = time.process_time()
+    assert len(one_line(message_of(piece * ((8 << 20) // len(piece))))) <= LINE_LIMIT
+    assert time.process_time() - started < 2
 
 
 @given(text=st.text(max_size=2_000))

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.core.stream import ChatStream, LineTooLong, SseReader
+from client.core.stream import CHUNK_LIMIT, TEXT_LIMIT, ChatStream, LineTooLong, SseReader
+from client.rundir import MAX_LINE_BYTES
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 RECORDED = ["stream.http", "stream-continuous-usage.http", "stream-logprobs.http"]
@@ -362,7 +363,7 @@ def test_time_is_linear_in_the_length_of_a_line(size: int) -> None:
             assert len(chat.text) == length
         return best
 
-    small = 100_000 if size == 1 else 500_000
+    small = 100_000 if size == 1 else 250_000
     assert seconds(4 * small) < 8 * seconds(small) + 0.01
 
 
@@ -372,3 +373,28 @@ def test_no_bytes_make_it_raise(pieces: list[bytes]) -> None:
     chat = read(*pieces)
     assert chat.answer_bytes == sum(map(len, pieces))
     assert msgspec.json.encode(said(chat))
+
+
+@pytest.mark.parametrize(
+    "opening", [b'data: {"error":', b'{"error":', b'data: {"x":', b'data: {"choices":[{"delta":{"tool_calls":[']
+)
+def test_a_hundred_thousand_brackets_do_not_make_it_raise(opening: bytes) -> None:
+    chat = read(opening + b"[" * 100_000 + b"\n\n")
+    assert chat.bad
+
+
+def test_an_answer_that_no_record_could_hold_is_bad() -> None:
+    """Marks and text of one answer stand in one line of requests.jsonl, which is read back up to a limit."""
+    many = read(*[chunk("") * 1000] * (CHUNK_LIMIT // 1000 + 1))
+    assert many.bad
+    assert many.error == "the answer has more than 262,144 token chunks"
+    for long in (read(*[chunk("\x01" * 1000) * 100] * 12), read(json.dumps(whole("\x01" * 1_100_000)).encode())):
+        assert long.bad
+        assert long.error == "the answer has more than 1,048,576 characters of text"
+        assert len(long.text) == TEXT_LIMIT
+    fullest = {"chunk_ns": [2**63] * (CHUNK_LIMIT + 1), "text": long.text}
+    assert len(msgspec.json.encode(fullest)) < MAX_LINE_BYTES - 10_000
+
+
+def whole(content: str) -> dict[str, object]:
+    return {"choices": [{"index": 0, "message": {"content": content}, "finish_reason": "stop"}]}

@@ -11,13 +11,14 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from peer import Talk
-from rig import ROOT, RSS_LIMIT_MIB, at, bench, byzantine, fine, the_run
+from peer import Talk, peer
+from rig import ROOT, RSS_LIMIT_MIB, Byzantine, at, base_of, bench, byzantine, fine, the_run
 
 from client.cli import build_parser
 from client.config import build_plan
@@ -173,10 +174,10 @@ def test_a_damaged_run_directory_gives_all_its_reports_or_one_sentence(
         assert "\x1b" not in (run / "report.html").read_text()
 
 
-def report_of(run: Path) -> tuple[subprocess.Popen[str], float]:
-    """The command in a process of its own, and its memory peak in MiB."""
+def command(*argv: str) -> tuple[subprocess.Popen[str], float]:
+    """A command in a process of its own, and its memory peak in MiB."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "client.report", str(run)], cwd=ROOT, text=True,
+        [sys.executable, "-m", *argv], cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
@@ -193,7 +194,7 @@ def test_a_line_of_a_gigabyte_is_not_read_into_memory(name: str, saved: Path, tm
     run = copy_of(saved, tmp_path / "run")
     with (run / name).open("ab") as file:
         file.truncate(file.tell() + (1 << 30))  # a hole: it takes no room on the disk
-    process, rss_mib = report_of(run)
+    process, rss_mib = command("client.report", str(run))
     assert process.returncode == (6 if name == "manifest.json" else 0)
     assert rss_mib < RSS_LIMIT_MIB
 
@@ -336,3 +337,52 @@ def test_any_environment_gives_a_plan_or_a_usage_error(field: str, value: str) -
     except UsageError as error:
         words = str(error)
     assert "fp8" in words
+
+
+@pytest.mark.parametrize(
+    "flags", [("--targets", "FILE"), ("--images", "FILE"), ("--api-key-file", "FILE"), ("--ca-file", "FILE")]
+)
+def test_a_file_without_end_is_not_read_into_memory(flags: tuple[str, str], tmp_path: Path) -> None:
+    """/dev/zero, and a file of a gigabyte that is all hole: one sentence, exit code 2, bounded memory."""
+    large = tmp_path / "large.jpg"
+    with large.open("wb") as file:
+        file.truncate(1 << 30)
+    for place in ("/dev/zero", str(large)):
+        asked = ["--target", "t", "--url", "t=http://127.0.0.1:9", flags[0], place]
+        done = bench(*asked, out=tmp_path / "out", limit_s=30)
+        assert (done.code, "Traceback" in done.all) == (2, False), done.all
+        assert done.line
+        assert done.rss_mib < RSS_LIMIT_MIB
+
+
+@pytest.mark.parametrize("name", ["answers.jsonl", "answers.csv"])
+def test_an_answer_line_of_a_gigabyte_is_not_read_into_memory(name: str, tmp_path: Path) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.write(b'{"prediction": "' if name.endswith("l") else b"prediction,gt_boxes\n")
+        file.truncate(1 << 30)
+    process, rss_mib = command("client.score", str(tmp_path / name))
+    assert process.returncode == 2
+    assert rss_mib < RSS_LIMIT_MIB
+
+
+def test_pages_that_are_bombs_are_not_blown_up(tmp_path: Path) -> None:
+    """A megabyte of gzip that would be a gigabyte, in the place of each page that a server is asked for."""
+    bomb = zipped_zeros(1 << 30)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n"
+    for place in ("/metrics", "/version", "/v1/models"):
+
+        class Bomber(Byzantine):
+            def page(self, path: str, place: str = place) -> bytes:
+                return head % len(bomb) + bomb if path == place else super().page(path)
+
+        with peer(Bomber(fine)) as served:
+            done = bench(*at(base_of(served)), "--requests", "2", out=tmp_path / place.strip("/").replace("/", "-"))
+        assert "Traceback" not in done.all
+        assert done.rss_mib < RSS_LIMIT_MIB
+        assert done.code in ((3,) if place == "/v1/models" else (0, 4)), done.all  # 4: a busy machine cannot measure
+        assert "compressed (gzip)" in done.all or place == "/version"
+
+
+def zipped_zeros(size: int) -> bytes:
+    press = zlib.compressobj(9, zlib.DEFLATED, 31)
+    return b"".join([*(press.compress(bytes(1 << 20)) for _ in range(size >> 20)), press.flush()])
