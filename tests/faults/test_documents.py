@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 from rig import ROOT
 
@@ -34,3 +38,27 @@ def test_every_package_of_the_lock_is_listed_with_its_licence() -> None:
     }
     locked = set(re.findall(r"^([a-z0-9_.-]+)==", (ROOT / "requirements.lock").read_text(), re.M))
     assert listed - {"package"} == locked
+
+
+def audited(tmp_path: Path, *reports: object, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    files = [tmp_path / f"{number}.json" for number in range(len(reports))]
+    for file, report in zip(files, reports, strict=True):
+        file.write_text(report if isinstance(report, str) else json.dumps(report))
+    command = [sys.executable, str(ROOT / "scripts/audit_report.py"), *map(str, files), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+def test_an_audit_that_could_not_be_made_is_never_taken_for_a_clean_one(tmp_path: Path) -> None:
+    skipped = {"dependencies": [{"name": "pillow", "skip_reason": "not found"}]}
+    clean = {"dependencies": [{"name": "pillow", "version": "13.0.0", "vulns": []}]}
+    weak = {"id": "PYSEC-1", "fix_versions": ["13.0.1"], "description": "x"}
+    bad = {"dependencies": [{"name": "pillow", "version": "13.0.0", "vulns": [weak]}]}
+    for nothing in (("",), (skipped,), ("", skipped, '{"dependencies": null}')):
+        done = audited(tmp_path, *nothing)
+        assert (done.returncode, "NOT MADE" in done.stdout) == (0, True), done
+        assert audited(tmp_path, *nothing, flags=("--strict",)).returncode == 2
+    assert "1 of 1 packages looked up, 0 known weaknesses" in audited(tmp_path, clean, skipped).stdout
+    found = audited(tmp_path, clean, bad, bad)
+    assert (found.returncode, found.stdout.count("PYSEC-1")) == (0, 1)
+    assert "pillow 13.0.0: PYSEC-1, mended in 13.0.1" in found.stdout
+    assert audited(tmp_path, bad, flags=("--strict",)).returncode == 1

@@ -37,6 +37,7 @@ LIMITS = ("--timeout", "connect=1.5", "--timeout", "first-byte=1.5", "--timeout"
 SAME = ("--repeat-image",)
 """One picture for all requests: these runs need many requests and no numbers, and pictures take time to draw."""
 KILLS = int(os.environ.get("HALFWEIGHT_KILLS", "6"))
+SIGNALS = int(os.environ.get("HALFWEIGHT_SIGNALS", "6"))
 
 
 def slowly(talk: Talk, number: int, request: bytes) -> None:
@@ -160,12 +161,13 @@ def test_a_sidecar_that_dies_costs_the_gpu_numbers_and_nothing_else(tmp_path: Pa
     assert "failed_pulls" in (run / "gpu-0.json").read_text()
 
 
+@pytest.mark.timeout(120 + 20 * SIGNALS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_at_any_moment_ends_soon_and_keeps_what_was_measured(number: signal.Signals, tmp_path: Path) -> None:
     """From before the first line of our code to after the last request: 130 with a report, or the end that was due anyway."""
     dice = random.Random(int(number))
     with byzantine(slowly) as (_, url):
-        for trial, wait_s in enumerate([0.0, *(dice.uniform(0.2, 3.5) for _ in range(2))]):
+        for trial, wait_s in enumerate([0.0, *(dice.uniform(0.2, 3.5) for _ in range(SIGNALS // 2 - 1))]):
             out = tmp_path / str(trial)
             running = start(*at(url), *SAME, "--requests", "150", "--concurrency", "2", out=out)
             time.sleep(wait_s)
@@ -181,9 +183,10 @@ def test_a_signal_at_any_moment_ends_soon_and_keeps_what_was_measured(number: si
                         assert "Traceback" not in done.all, done.all
 
 
+@pytest.mark.timeout(120 + 15 * KILLS)
 def test_kill_9_at_random_moments_loses_no_finished_record(tmp_path: Path) -> None:
     """Each time: the lines are whole but for the last one, no request is there twice, the server saw every one of them, and a report
-    can be made. The full two hundred moments run in `scripts/test --stage faults`."""
+    can be made. Two hundred moments: `HALFWEIGHT_FAULTS=full scripts/test --stage faults`."""
     dice = random.Random(9)
     for trial in range(KILLS):
         out = tmp_path / str(trial)
