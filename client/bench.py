@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +26,11 @@ from client.core.evidence import ServerEvidence
 from client.core.plan import RunPlan, Target, TargetKind
 from client.core.records import Outcome, Phase
 from client.core.runpod import warnings
-from client.core.secrets import Mask
+from client.core.secrets import Mask, secrets_in
 from client.errors import HalfweightError, UsageError
 from client.launch import SimulatedServers
 from client.preflight import Introduction, told
-from client.progress import Progress, choose
+from client.progress import Progress, Quiet, choose
 from client.remote import read_keys
 from client.rundir import MAX_WHOLE_BYTES, Manifest, RunDir, read_run
 from client.session import Asked, introduce, measure
@@ -40,33 +42,55 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    progress = choose(arguments.quiet)
+    progress: Progress = Quiet()
     mask = Mask()
     try:
-        plan = build_plan(arguments, os.environ)
-        keys = read_keys(plan.targets, os.environ)
-        mask = Mask(keys.values())
-        asked = Asked(
-            keys,
-            arguments.ca_file,
-            arguments.wait,
-            arguments.model_config,
-            arguments.allow_outside,
-            docker=arguments.docker == "auto" and plan.simulate is None,
-            isolate=arguments.isolate,
-            project=os.environ.get("COMPOSE_PROJECT_NAME"),
-        )
-        if arguments.preflight_only:
-            return preflight_only(plan, asked, progress)
-        return run(plan, asked, Path(arguments.out), progress)
+        with _ending_by_signal():
+            plan = build_plan(arguments, os.environ)
+            keys = read_keys(plan.targets, os.environ)
+            mask = Mask([*keys.values(), *(s for target in plan.targets for s in secrets_in(target.engine_args))])
+            progress = choose(arguments.quiet, mask)
+            asked = Asked(
+                keys,
+                mask,
+                arguments.ca_file,
+                arguments.wait,
+                arguments.model_config,
+                arguments.allow_outside,
+                docker=arguments.docker == "auto" and plan.simulate is None,
+                isolate=arguments.isolate,
+                project=os.environ.get("COMPOSE_PROJECT_NAME"),
+            )
+            if arguments.preflight_only:
+                return preflight_only(plan, asked, progress)
+            return run(plan, asked, Path(arguments.out), progress)
     except HalfweightError as error:
-        progress.close()
-        print(f"halfweight: {shown(mask.text(str(error)))}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        progress.close()
-        print("halfweight: interrupted.", file=sys.stderr)
-        return 130
+        return _ended(progress, f"halfweight: {mask.text(str(error))}", error.exit_code)
+    except KeyboardInterrupt as interrupt:
+        return _ended(progress, f"halfweight: interrupted. {interrupt}".strip(), 130)
+    except Exception:
+        words = "halfweight: this is a bug of ours: please report it with the lines above."
+        return _ended(progress, f"{mask.text(traceback.format_exc())}{words}", 1)
+
+
+def _ended(progress: Progress, words: str, code: int) -> int:
+    progress.close()
+    print(shown(words), file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _ending_by_signal() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does, also while targets are met and reports are written: children are ended, words are said."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def shown(text: str) -> str:
@@ -75,7 +99,7 @@ def shown(text: str) -> str:
 
 
 def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
-    """Measures, writes the run directory, prints the verdict; returns the exit code. Raises HalfweightError."""
+    """Measures, writes the run directory, prints the verdict; returns the exit code. Raises HalfweightError, or KeyboardInterrupt with what was kept."""
     replay = None if plan.load.replay_of is None else arrivals_of(Path(plan.load.replay_of))
     pictures = open_pictures(
         plan.workload,
@@ -83,7 +107,7 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
         arm_plan(plan.load, plan.seed, replay=replay).images + plan.quality,
         allow_outside=asked.allow_outside,
     )
-    run_dir = RunDir.create(out, mask=Mask(asked.keys.values()))
+    run_dir = RunDir.create(out, mask=asked.mask)
     manifest = Manifest(
         run_id=run_dir.run_id,
         started_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -95,6 +119,20 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
         pictures=pictures.note,
         distinct_pictures=pictures.distinct,
     )
+    try:
+        return _run(manifest, run_dir, asked, pictures, progress, replay)
+    except KeyboardInterrupt:
+        if run_dir.discard_if_empty():
+            raise
+        raise KeyboardInterrupt(
+            f"What was recorded is in {run_dir.path}/: python -m client.report {run_dir.path}"
+        ) from None
+
+
+def _run(
+    manifest: Manifest, run_dir: RunDir, asked: Asked, pictures: Pictures, progress: Progress, replay: Offsets | None
+) -> int:
+    plan = manifest.plan
     run_dir.write_manifest(manifest)
     try:
         with _servers(plan, run_dir, progress) as placed, _containers(plan, asked, run_dir, progress) as containers:
@@ -187,7 +225,12 @@ def _containers(plan: RunPlan, asked: Asked, run_dir: RunDir, progress: Progress
     from client.containers import attach  # only here: the docker package takes a quarter of a second to load
 
     containers = attach(
-        plan.targets, run_dir.server_dir, isolate=asked.isolate, project=asked.project, wait_s=asked.wait_s
+        plan.targets,
+        run_dir.server_dir,
+        isolate=asked.isolate,
+        project=asked.project,
+        wait_s=asked.wait_s,
+        keys=asked.mask,
     )
     if containers is None:
         yield None
@@ -236,9 +279,8 @@ def preflight_only(plan: RunPlan, asked: Asked, progress: Progress) -> int:
         raise UsageError("--preflight-only has nothing to ask with --simulate.", "Leave one of them out.")
     met = asyncio.run(introduce(plan, asked, progress, probing=True))
     progress.close()
-    mask = Mask(asked.keys.values())
     for one in met:
-        print(mask.text(told(one)))
+        print(asked.mask.text(told(one)))
     for one in met:
         for record in one.probes:
             if record.outcome is not Outcome.OK:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from client.core.records import GpuSample, Outcome, Phase, RequestRecord
+from client.core.secrets import NO_MASK, Mask
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -323,7 +324,22 @@ class Live:
         return Group(*rows)
 
 
-def choose(quiet: bool) -> Progress:
+class Masked:
+    """Another progress, with keys out of its words: a note may repeat what a server said."""
+
+    def __init__(self, inner: Progress, mask: Mask) -> None:
+        self._inner, self._mask = inner, mask
+        self.expect, self.record, self.gpu, self.follow = inner.expect, inner.record, inner.gpu, inner.follow
+        self.close = inner.close
+
+    def stage(self, text: str, total: int | None = None, seconds: float | None = None) -> None:
+        self._inner.stage(self._mask.text(text), total, seconds)
+
+    def note(self, text: str) -> None:
+        self._inner.note(self._mask.text(text))
+
+
+def choose(quiet: bool, mask: Mask = NO_MASK) -> Progress:
     if quiet:
         return Quiet()
-    return Live() if sys.stderr.isatty() else Plain()
+    return Masked(Live() if sys.stderr.isatty() else Plain(), mask)

@@ -20,12 +20,11 @@ from client.core.container import ContainerFacts
 from client.core.evidence import Evidence, GpuEvidence, ServerEvidence
 from client.core.plan import RunPlan
 from client.core.records import ClockAnchor, GpuSample, ImageFact, PhaseWindow, ServerSnapshot, WorkerHealth
-from client.core.secrets import Mask
+from client.core.secrets import NO_MASK, Mask
 from client.core.table import RecordTable
 from client.errors import RunDirError
 
 MANIFEST_VERSION = 1
-NO_MASK = Mask()
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 """Of a file that is read whole (a manifest, a log, a page) so much; start-ups and counters stand at the beginning."""
 MAX_LINE_BYTES = 16 * 1024 * 1024

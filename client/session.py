@@ -18,6 +18,7 @@ from client.core.arrivals import Offsets
 from client.core.blocks import workers_needed
 from client.core.plan import RunPlan, Target, TargetKind
 from client.core.records import GpuSample, Phase, RequestRecord, ServerSnapshot
+from client.core.secrets import NO_MASK, Mask
 from client.core.sidecar import sidecar_applies
 from client.generator import LocalFleet
 from client.preflight import Introduction, Preflight
@@ -41,6 +42,8 @@ class Asked:
     """What the command line decided beside the plan. `keys` maps a target's name to its API key and never leaves the process."""
 
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    mask: Mask = NO_MASK
+    """Covers the keys, and what else must be written nowhere."""
     ca_file: str | None = None
     wait_s: float = 0.0
     model_config: str | None = None
@@ -218,13 +221,17 @@ def _scrapers(targets: tuple[Target, ...], asked: Asked) -> Iterator[dict[str, M
 
 @contextlib.contextmanager
 def _signals(campaign: Campaign) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM stops sending and keeps what was measured; a second one ends the process as usual."""
+    """The first Ctrl-C or SIGTERM stops sending and keeps what was measured; a second one ends the process as before the campaign."""
     loop = asyncio.get_running_loop()
-    caught = (signal.SIGINT, signal.SIGTERM)
+    caught = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def give_back() -> None:
+        for number, handler in caught.items():
+            if loop.remove_signal_handler(number):
+                signal.signal(number, handler)
 
     def stop() -> None:
-        for number in caught:
-            loop.remove_signal_handler(number)
+        give_back()
         campaign.interrupt()
 
     for number in caught:
@@ -232,8 +239,7 @@ def _signals(campaign: Campaign) -> Iterator[None]:
     try:
         yield
     finally:
-        for number in caught:
-            loop.remove_signal_handler(number)
+        give_back()
 
 
 def _sidecar_of(target: Target) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from client.containers.engine import Engine
 from client.core.container import StartReader, stamp_ns, tells
+from client.core.secrets import NO_MASK, Mask
 from client.core.startup import mask
 
 KEPT_LINES = 8
@@ -21,11 +22,12 @@ MAX_LINE_BYTES = 65_536
 class LogFollower:
     """Copies one container's log, stamps and all, to a file from one start on. Ends with the container, or by `close`."""
 
-    def __init__(self, engine: Engine, container: str, since_ns: int | None, path: Path) -> None:
+    def __init__(self, engine: Engine, container: str, since_ns: int | None, path: Path, keys: Mask = NO_MASK) -> None:
         self.marks = StartReader()
         self.last: deque[str] = deque(maxlen=KEPT_LINES)
         self._stream: Any = engine.logs(container, since_ns)
         self._file = path.open("ab")
+        self._keys = keys
         self._thread = threading.Thread(target=self._run, name=f"log-{container[:12]}", daemon=True)
         self._thread.start()
 
@@ -41,7 +43,7 @@ class LogFollower:
         with self._file as file, contextlib.suppress(Exception):  # a broken stream ends the copy: what is written stays
             for line in _lines(self._stream):
                 stamp, _, text = line.partition(" ")
-                text = mask(text)
+                text = self._keys.text(mask(text))
                 self.marks.take(stamp_ns(stamp), text)
                 if tells(text):
                     self.last.append(text)

@@ -18,6 +18,7 @@ from client.core import container as words
 from client.core.container import ContainerFacts, Seen, StartMarks
 from client.core.plan import Target
 from client.core.records import Outcome, RequestRecord
+from client.core.secrets import NO_MASK, Mask
 from client.errors import TargetError, UsageError
 
 LOOK_EVERY_S = 0.5
@@ -34,10 +35,11 @@ class ContainerEnded(TargetError):
 class _Server:
     """One target's container through all of its starts."""
 
-    def __init__(self, target: Target, seen: Seen, log: Path) -> None:
+    def __init__(self, target: Target, seen: Seen, log: Path, keys: Mask = NO_MASK) -> None:
         self.target = target
         self.seen = seen
         self.log = log
+        self.keys = keys
         self.follower: LogFollower | None = None
         self.starts: list[StartMarks] = []
         self.facts = ContainerFacts(target=target.name, name=seen.name)
@@ -191,7 +193,7 @@ class ServerContainers:
         server.healthy_ns = words.healthy_since(attrs["State"])
         server.first_token_ns, server.followed_ns = None, time.time_ns()
         server.starts.append(StartMarks(created_ns=made, started_ns=started))
-        server.follower = LogFollower(self._engine, server.seen.id, started, server.log)
+        server.follower = LogFollower(self._engine, server.seen.id, started, server.log, server.keys)
 
     def _finish(self, server: _Server, *, ended: bool) -> None:
         if server.follower is None:
@@ -265,8 +267,9 @@ def attach(
     isolate: bool = False,
     project: str | None = None,
     wait_s: float = 0.0,
+    keys: Mask = NO_MASK,
 ) -> ServerContainers | None:
-    """The containers behind the targets; None when there are none, or no engine. Raises UsageError where `isolate` cannot do without."""
+    """The containers behind the targets; None when there are none, or no engine. `keys` are kept out of the copied logs. Raises UsageError where `isolate` cannot do without."""
     if not isolate and not Engine.likely():
         return None
     try:
@@ -279,7 +282,7 @@ def attach(
             ) from None
         return None
     try:
-        servers = dict(_find(engine, targets, logs, isolate, project))
+        servers = dict(_find(engine, targets, logs, isolate, project, keys))
     except BaseException:
         engine.close()
         raise
@@ -290,7 +293,12 @@ def attach(
 
 
 def _find(
-    engine: Engine, targets: tuple[Target, ...], logs: Callable[[str], Path], isolate: bool, project: str | None
+    engine: Engine,
+    targets: tuple[Target, ...],
+    logs: Callable[[str], Path],
+    isolate: bool,
+    project: str | None,
+    keys: Mask,
 ) -> Iterator[tuple[str, _Server]]:
     every = [one for attrs in engine.composed() if (one := words.seen(attrs)) is not None]
     for target in targets:
@@ -298,7 +306,7 @@ def _find(
         running = [one for one in found if one.running]
         found = running if len(running) == 1 else found
         if len(found) == 1:
-            yield target.name, _Server(target, found[0], logs(target.name) / "server.log")
+            yield target.name, _Server(target, found[0], logs(target.name) / "server.log", keys)
         elif isolate:
             raise _cannot_choose(target, found)
 

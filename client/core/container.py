@@ -12,6 +12,7 @@ import msgspec
 
 from client.core.loglines import clean
 from client.core.plan import Target
+from client.core.secrets import mask_args
 from client.core.sidecar import LOOPBACK
 from client.core.startup import mask
 
@@ -21,7 +22,6 @@ ONE_OFF = "com.docker.compose.oneoff"
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)")
 _SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
-_SECRET_FLAG = re.compile(r"^(--api-key|--hf-token)(=.*)?$")
 _WEIGHTS = ("Model loading took", "Loading weights took")
 _ENGINE = ("init engine (",)
 _POLLING = re.compile(r'"GET /(?:health|metrics|samples|ping|version)\b')
@@ -204,17 +204,6 @@ def mask_env(entries: Iterable[str]) -> dict[str, str]:
         name, _, value = entry.partition("=")
         found[name] = "***" if value and _SECRET_NAME.search(name) else mask(value)
     return found
-
-
-def mask_args(args: Iterable[str]) -> tuple[str, ...]:
-    """`--api-key X` and `--api-key=X` lose X."""
-    masked: list[str] = []
-    hide = False
-    for arg in args:
-        flag = _SECRET_FLAG.match(arg)
-        masked.append("***" if hide else f"{flag[1]}=***" if flag and flag[2] else arg)
-        hide = bool(flag) and not (flag and flag[2]) and not hide
-    return tuple(masked)
 
 
 def tells(line: str) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 
 MASK = "***"
 SHORTEST_SECRET = 8
 """Characters. A shorter one (`EMPTY`, `x`) protects nothing, and masking it would eat into ordinary words and numbers."""
+
+
+SECRET_FLAG = re.compile(r"^(--api-key|--hf-token)(=.*)?$")
+"""Engine arguments that are followed by secrets; vLLM takes several keys after one --api-key."""
 
 
 class Mask:
@@ -27,3 +32,28 @@ class Mask:
             if secret in data:
                 data = data.replace(secret, MASK.encode())
         return data
+
+
+NO_MASK = Mask()
+
+
+def mask_args(args: Iterable[str]) -> tuple[str, ...]:
+    """`--api-key X Y` and `--api-key=X` lose X and Y."""
+    return tuple(arg if secret is None else arg.removesuffix(secret) + MASK for arg, secret in _read(args))
+
+
+def secrets_in(args: Iterable[str]) -> tuple[str, ...]:
+    """The X and Y of `--api-key X Y` and `--api-key=X`."""
+    return tuple(secret for _, secret in _read(args) if secret)
+
+
+def _read(args: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+    """Each argument with the secret that it ends with, or None."""
+    hide = False
+    for arg in args:
+        flag = SECRET_FLAG.match(arg)
+        if flag is not None and flag[2]:
+            yield arg, flag[2][1:]
+        else:
+            yield arg, arg if hide and not arg.startswith("--") else None
+        hide = (hide and not arg.startswith("--")) or (flag is not None and not flag[2])

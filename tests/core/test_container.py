@@ -14,13 +14,13 @@ from client.core.container import (
     ending,
     facts,
     healthy_since,
-    mask_args,
     mask_env,
     seen,
     stamp_ns,
     tells,
 )
 from client.core.plan import Target
+from client.core.secrets import mask_args, secrets_in
 
 S = 1_000_000_000
 
@@ -223,6 +223,20 @@ def test_masking() -> None:
         "--port",
         "1",
     )
+    several = ["-tp", "1", "--api-key", "one", "two", "--port", "1", "--hf-token", "three", "--api-key"]
+    assert mask_args(several) == (
+        "-tp",
+        "1",
+        "--api-key",
+        "***",
+        "***",
+        "--port",
+        "1",
+        "--hf-token",
+        "***",
+        "--api-key",
+    )
+    assert secrets_in([*several, "--api-key=four"]) == ("one", "two", "three", "four")
     assert mask_env(["AWS_SECRET_ACCESS_KEY=x", "EMPTY_TOKEN=", "NAME=v"]) == {
         "AWS_SECRET_ACCESS_KEY": "***",
         "EMPTY_TOKEN": "",

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from peer import Talk, peer
 from raw_server import DONE, ROLE, event
-from rig import FINE, Byzantine, at, base_of, bench, byzantine, holds, json_answer, start, streamed, the_run
+from rig import FINE, Byzantine, at, base_of, bench, byzantine, fine, holds, json_answer, start, streamed, the_run
+
+import client.bench
 
 KEY = "rpa_Zq8Xw2/bN0vTtK5yR"
 HEADER = f"authorization: Bearer {KEY}".encode()
@@ -26,6 +28,8 @@ class Echo(Byzantine):
             return json_answer({"data": [{"id": "m"}, {"id": f"m-{KEY}"}]})
         if path.endswith("/version"):
             return json_answer({"version": f"0.1 {KEY}"})
+        if path.endswith("/metrics") and self.asked > 20:
+            return b"HTTP/1.1 200 OK\r\ncontent-encoding: %s\r\ncontent-length: 0\r\n\r\n" % KEY.encode()
         if path.endswith("/metrics"):
             text = f'# HELP debug {KEY}\nvllm:debug{{auth="Bearer {KEY}"}} 1\n'.encode()
             return b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text)
@@ -82,6 +86,68 @@ def test_a_key_that_the_server_echoes_is_found_nowhere(workers: str, tmp_path: P
     assert files_with(run, KEY.encode()) == []
     assert files_with(run, KEY[:12].encode()) == [], "not even its beginning"
     assert all(HEADER in head for head in server.heads), "each request to its origin carries it, /metrics too"
+
+
+class Tells(Byzantine):
+    """One page of it is a given answer."""
+
+    def __init__(self, place: str, head: bytes, body: bytes) -> None:
+        super().__init__(fine)
+        self._place = place
+        self._answer = head + b"content-length: %d\r\n\r\n%s" % (len(body), body)
+
+    def page(self, path: str) -> bytes:
+        return self._answer if path == self._place else super().page(path)
+
+
+def test_what_a_server_says_to_be_refused_for_does_not_tell_its_key(tmp_path: Path) -> None:
+    """Each page of the preflight, and each header that a sentence may quote."""
+
+    key = KEY.encode()
+    plays = (
+        (b"HTTP/1.1 200 OK\r\ncontent-encoding: " + key + b"\r\n", b""),
+        (b"HTTP/1.1 401 No\r\n", b'{"error": "wrong key ' + key + b'"}'),
+        (b"HTTP/1.1 302 Go\r\nlocation: http://h/" + key + b"\r\n", b""),
+        (b"HTTP/1.1 500 " + key + b"\r\n", b"<title>" + key + b"</title>"),
+        (b"HTTP/1.1 200 " + key + b"\r\nx: \x01" + key + b"\r\n", key),
+    )
+    for place in ("/v1/models", "/metrics"):
+        for number, (head, body) in enumerate(plays):
+            out = tmp_path / f"{place.replace('/', '-')}{number}"
+            with peer(Tells(place, head, body)) as served:
+                argv = [*at(base_of(served)), "--api-key-env", "THE_KEY", "--requests", "1"]
+                more = ["--preflight-only"] if place == "/v1/models" else []
+                done = bench(*argv, *more, out=out, env={"THE_KEY": KEY})
+            assert "Traceback" not in done.all
+            assert KEY not in done.all
+            assert not out.exists() or files_with(out, key) == []
+
+
+def test_a_servers_own_key_among_its_arguments_is_not_kept(tmp_path: Path) -> None:
+    """`--engine-args` is for the report: the key that somebody starts a server with stands on the same line."""
+    with byzantine(fine) as (_, url):
+        argv = [*at(url), "--requests", "2", "--engine-args", f"--max-num-seqs 8 --api-key {KEY} {KEY}-2 --dtype auto"]
+        done = bench(*argv, out=tmp_path)
+    run = the_run(tmp_path)
+    holds(done, run)
+    assert KEY not in done.all
+    assert files_with(run, KEY.encode()) == []
+    assert "--max-num-seqs" in (run / "manifest.json").read_text()
+
+
+def test_a_bug_of_ours_does_not_tell_the_key(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(*arguments: object) -> int:
+        raise ValueError(f"authorization: Bearer {KEY}")
+
+    monkeypatch.setattr(client.bench, "run", breaks)
+    monkeypatch.setenv("THE_KEY", KEY)
+    assert client.bench.main(["--target", "t", "--url", "t=http://127.0.0.1:9", "--api-key-env", "THE_KEY"]) == 1
+    told = capsys.readouterr().err
+    assert "ValueError: authorization: Bearer ***" in told
+    assert "a bug of ours" in told
+    assert KEY not in told
 
 
 def test_a_key_follows_no_redirect_and_reaches_no_other_host(tmp_path: Path) -> None:

@@ -7,17 +7,19 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from peer import Talk
+from peer import Talk, peer
 from rig import (
     ROOT,
     SMALL,
     Byzantine,
     analysed,
     at,
+    base_of,
     bench,
     byzantine,
     classes,
@@ -181,6 +183,44 @@ def test_a_signal_at_any_moment_ends_soon_and_keeps_what_was_measured(number: si
                     analysed(run)
                     if done.code == 130 and records:
                         assert "Traceback" not in done.all, done.all
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_targets_are_met_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
+    asked = threading.Event()
+
+    class Silent(Byzantine):
+        def page(self, path: str) -> bytes:
+            asked.set()
+            time.sleep(3)
+            return super().page(path)
+
+    with peer(Silent(fine)) as served:
+        running = start(*at(base_of(served)), out=tmp_path)
+        assert asked.wait(60)
+        running.process.send_signal(number)
+        done = running.end(20)
+    assert done.code == 130
+    assert done.line == "halfweight: interrupted."
+    assert "Traceback" not in done.all
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_report_is_made_says_where_the_records_are(number: signal.Signals, tmp_path: Path) -> None:
+    with byzantine(fine) as (_, url):
+        running = start(*at(url), *SAME, "--requests", "8", out=tmp_path)
+        deadline = time.monotonic() + 60
+        while "analysing" not in running.said():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        running.process.send_signal(number)
+        done = running.end(20)
+    run = the_run(tmp_path)
+    assert done.code == 130, done.all
+    assert f"python -m client.report {run}" in done.line
+    assert len(holds(done, run)) == 9
+    assert reported(run).returncode in (0, 4)
 
 
 @pytest.mark.timeout(120 + 15 * KILLS)

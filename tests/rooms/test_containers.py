@@ -14,14 +14,19 @@ from client.containers.keeper import ContainerEnded, _Server
 from client.core.container import Seen
 from client.core.plan import Target
 from client.core.records import Outcome, Phase, RequestRecord
+from client.core.secrets import Mask
 from client.errors import TargetError, UsageError
+
+KEY = "sk-0123456789"
 
 
 def room(engine: ScriptedEngine, folder: Path, *, isolate: bool = False, wait_s: float = 5.0) -> ServerContainers:
     servers = {}
     for name in engine.by_id:
         seen = Seen(id=name, name=name, project="p", service=name, running=True)
-        servers[name] = _Server(Target(name=name, base_url="http://127.0.0.1:1"), seen, folder / f"{name}.log")
+        servers[name] = _Server(
+            Target(name=name, base_url="http://127.0.0.1:1"), seen, folder / f"{name}.log", Mask([KEY])
+        )
     return ServerContainers(cast(Engine, engine), servers, isolate, wait_s)
 
 
@@ -71,11 +76,14 @@ async def test_the_log_is_copied_with_its_stamps_and_without_its_secrets(tmp_pat
         3, "(EngineCore pid=2) INFO 11-25 03:19:38 [a.py:1] Model loading took 8.79 GiB memory and 3.1 seconds"
     )
     engine.by_id["fp8"].say(4, "non-default args: {'api_key': 's3cret'}")
+    engine.by_id["fp8"].say(5, f"WARNING: somebody came with {KEY}")
     engine.by_id["fp8"].log.put(b"1970-01-01T00:00:05Z half a ")
     engine.by_id["fp8"].log.put(b"line\n")
     eventually(lambda: "half a line" in (tmp_path / "fp8.log").read_text())
     containers.close()
     text = (tmp_path / "fp8.log").read_text()
+    assert KEY not in text
+    assert "somebody came with ***" in text
     assert text.startswith("1970-01-01T00:00:03.000000000Z (EngineCore pid=2)")
     assert "s3cret" not in text
     (start,) = next(facts for facts in containers.facts() if facts.target == "fp8").starts
