@@ -329,13 +329,8 @@ class Masked:
 
     def __init__(self, inner: Progress, mask: Mask) -> None:
         self._inner, self._mask = inner, mask
-        self.expect, self.record, self.gpu, self.follow, self.close = (
-            inner.expect,
-            inner.record,
-            inner.gpu,
-            inner.follow,
-            inner.close,
-        )
+        self.expect, self.record, self.gpu, self.follow = inner.expect, inner.record, inner.gpu, inner.follow
+        self.close = inner.close
 
     def stage(self, text: str, total: int | None = None, seconds: float | None = None) -> None:
         self._inner.stage(self._mask.text(text), total, seconds)
