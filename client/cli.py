@@ -8,6 +8,7 @@ from typing import NoReturn
 from client.core.plan import DEFAULT_PROMPT
 from client.errors import EXIT_CODES
 
+DEFAULT_LOGPROBS = 5
 EXAMPLES = """\
 examples:
   scripts/bench                                     the simulated pair: no GPU, no server, about a minute
@@ -267,6 +268,16 @@ def _verdict_flags(group: argparse._ArgumentGroup) -> None:
         default=0,
         metavar="N",
         help="after the load, ask N more pictures for accuracy alone: twice one at a time, then at the load (default: 0)",
+    )
+    group.add_argument(
+        "--logprobs",
+        type=int,
+        nargs="?",
+        const=DEFAULT_LOGPROBS,
+        default=0,
+        metavar="K",
+        help="in the passes of --quality, never in timed requests, ask for the K likeliest tokens at each position and "
+        f"compare them (default: off; {DEFAULT_LOGPROBS} without K; servers allow 20)",
     )
     group.add_argument(
         "--fail-if",

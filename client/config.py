@@ -83,10 +83,24 @@ def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) ->
         min_effect=percent(arguments.min_effect, "--min-effect"),
         iou_margin=_between("--iou-margin", arguments.iou_margin, 0.0, 1.0),
         quality=_at_least("--quality", arguments.quality, 0),
+        logprobs=_logprobs(arguments.logprobs, arguments.quality),
         slos=tuple(parse_slo(text) for text in arguments.slo),
         fail_if=_conditions(arguments.fail_if, targets),
         simulate=arguments.simulate,
     )
+
+
+def _logprobs(top: int, quality: int) -> int:
+    if not 0 <= top <= MOST_LOGPROBS:
+        raise UsageError(
+            f"--logprobs {top}: servers list 1 to {MOST_LOGPROBS} tokens at a position.", "For example --logprobs 5."
+        )
+    if top and not quality:
+        raise UsageError(
+            "--logprobs without --quality: tokens are compared in quality passes only, so that no timed request pays for them.",
+            "Add --quality 100, or leave --logprobs out.",
+        )
+    return top
 
 
 def _design(arguments: argparse.Namespace, targets: tuple[Target, ...]) -> Design:
@@ -353,6 +367,8 @@ def percent(text: str, flag: str) -> float:
     return _between(flag, value, 0.0, 1.0)
 
 
+MOST_LOGPROBS = 20
+"""vLLM's own limit (--max-logprobs) where none was given."""
 EXAMPLES = {"--requests": 30, "--warmup": 5, "--max-tokens": 64, "--max-side": 1024, "--concurrency": 16}
 
 

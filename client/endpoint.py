@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from client.core.body import with_logprobs
 from client.core.cases import PreparedRequest
 from client.core.outcomes import Answer, Verdict, answer_verdict, message_of, one_line, retry_after_s
 from client.core.plan import Target, Timeouts
@@ -26,6 +27,7 @@ from client.core.records import Outcome, Phase, RequestRecord
 from client.core.schedule import Slot
 from client.core.secrets import Mask
 from client.core.stream import ChatStream
+from client.core.tokens import read_steps
 from client.transport import Stamps
 
 Sink = Callable[[RequestRecord], None]
@@ -56,12 +58,14 @@ class Endpoint:
         timeouts: Timeouts,
         api_key: str | None = None,
         keep_text: bool = True,
+        logprobs: int = 0,
     ) -> None:
         self._client = client
         self._name = target.name
         self._url = httpx.URL(target.base_url.rstrip("/") + "/v1/chat/completions")
         self._head = _head(self._url, api_key)
         self._keep_text = keep_text
+        self._logprobs = logprobs
         self._mask = Mask([api_key] if api_key else [])
         self._secrets = self._mask.secrets
         self._timeout = {
@@ -89,10 +93,13 @@ class Endpoint:
         attempt: int = 0,
     ) -> RequestRecord:
         """Send, read to the end, and hand one record to `sink`; the same record is returned."""
-        intake = _Intake()
+        # They cost the server time: never in a request whose time counts.
+        asks_tokens = self._logprobs > 0 and phase is Phase.QUALITY
+        body = with_logprobs(prepared.body, self._logprobs) if asks_tokens else prepared.body
+        intake = _Intake(asks_tokens)
         verdict = Verdict(Outcome.CANCELLED, "cancelled before its end")
         try:
-            verdict = await self._exchange(prepared.body, intake)
+            verdict = await self._exchange(body, intake)
         except Exception as error:
             verdict = failure_verdict(error, intake)
         finally:  # cancellation and a stopping interpreter pass through here too
@@ -102,7 +109,7 @@ class Endpoint:
                 phase=phase,
                 index=slot.index,
                 image_id=prepared.image_id,
-                body_bytes=len(prepared.body),
+                body_bytes=len(body),
                 block=block,
                 level=level,
                 worker=worker,
@@ -140,6 +147,7 @@ class Endpoint:
             error=None if verdict.error is None else one_line(verdict.error, self._secrets),
             answer_bytes=intake.size,
             retry_after_s=intake.retry_after_s,
+            tokens=read_steps(chat.logprobs),
             **place,
         )
 
@@ -191,9 +199,9 @@ class _Intake:
 
     __slots__ = ("chat", "done_ns", "kept", "retry_after_s", "size", "stamps")
 
-    def __init__(self) -> None:
+    def __init__(self, asks_tokens: bool = False) -> None:
         self.stamps = Stamps()
-        self.chat = ChatStream()
+        self.chat = ChatStream(logprobs=asks_tokens)
         self.kept = bytearray()
         self.size = 0
         self.done_ns: int | None = None

@@ -19,7 +19,15 @@ import msgspec
 from client.core.container import ContainerFacts
 from client.core.evidence import Evidence, GpuEvidence, ServerEvidence
 from client.core.plan import RunPlan
-from client.core.records import ClockAnchor, GpuSample, ImageFact, PhaseWindow, ServerSnapshot, WorkerHealth
+from client.core.records import (
+    ClockAnchor,
+    GpuSample,
+    ImageFact,
+    PhaseWindow,
+    ServerSnapshot,
+    TokenAnswer,
+    WorkerHealth,
+)
 from client.core.secrets import NO_MASK, Mask
 from client.core.table import RecordTable
 from client.errors import RunDirError
@@ -243,6 +251,8 @@ def read_run(path: Path) -> Evidence:
     files = [file for file in sorted(path.glob("requests*.jsonl")) if file.is_file()]
     records, torn = RecordTable.from_lines(line for file in files for line in lines_of(file))
     images, torn_images = read_lines(path / "images.jsonl", ImageFact)
+    # Only where they were asked for: a file of mere texts holds nothing that the records do not.
+    tokens, torn_tokens = read_lines(path / "answers.jsonl", TokenAnswer) if manifest.plan.logprobs else ((), 0)
     windows, torn_windows = read_lines(path / "phases.jsonl", PhaseWindow)
     health, torn_health = read_lines(path / "health.jsonl", WorkerHealth)
     gpu, torn_gpu = _read_gpu(path)
@@ -253,12 +263,13 @@ def read_run(path: Path) -> Evidence:
         anchor=manifest.anchor,
         distinct_pictures=manifest.distinct_pictures,
         records=records,
+        tokens=tokens,
         images={image.image_id: image for image in images},
         windows=windows,
         health=health,
         servers={target.name: _read_server(path, target.name) for target in manifest.plan.targets},
         gpu=gpu,
-        torn_lines=torn + torn_images + torn_windows + torn_health + torn_gpu,
+        torn_lines=torn + torn_images + torn_windows + torn_health + torn_gpu + torn_tokens,
         interrupted=manifest.interrupted,
         complete=manifest.complete,
         host=manifest.host,

@@ -21,6 +21,7 @@ from client.core.plan import BoxFrame
 from client.core.quality import Answer, decide_frame, parity, target_quality
 from client.core.resample import Resampling
 from client.errors import HalfweightError, UsageError
+from client.reports.accuracy import SCORES
 from client.reports.terminal import plain
 
 EXAMPLES = """\
@@ -36,19 +37,6 @@ SCHEMA_VERSION = 1
 WIDTH = 100
 _JUDGED = 2000
 _DOUBT = 0.2
-LABELS = {
-    "mean_iou": "mean IoU per true box",
-    "precision": "precision at IoU 0.5",
-    "recall": "recall at IoU 0.5",
-    "f1": "F1 at IoU 0.5",
-    "ap_50_95": "AP 0.50:0.95, no confidences",
-    "ap_50": "AP at 0.50",
-    "ap_75": "AP at 0.75",
-    "hit_rate_50": "images with all found at 0.50",
-    "hit_rate_75": "images with all found at 0.75",
-    "hit_rate_90": "images with all found at 0.90",
-    "unreadable_rate": "unreadable answers",
-}
 
 
 class Scored(msgspec.Struct, frozen=True):
@@ -141,7 +129,7 @@ def _table(report: Report) -> str:
     rows = [
         ["answers scored", *(f"{quality.answers}" for quality in qualities)],
         ["true boxes", *(f"{quality.truths}" for quality in qualities)],
-        *([label, *(_cell(quality.scores[name]) for quality in qualities)] for name, label in LABELS.items()),
+        *([label, *(_cell(quality.scores[name]) for quality in qualities)] for name, label in SCORES.items()),
     ]
     heads = ["", *(Path(scored.file).name for scored in report.files)]
     table = tabulate(rows, headers=heads, disable_numparse=True, colalign=("left", *["right"] * len(qualities)))

@@ -17,7 +17,7 @@ from client.campaign import Campaign
 from client.core.arrivals import Offsets
 from client.core.blocks import workers_needed
 from client.core.plan import RunPlan, Target, TargetKind
-from client.core.records import GpuSample, Phase, RequestRecord, ServerSnapshot
+from client.core.records import GpuSample, Phase, RequestRecord, ServerSnapshot, without_tokens
 from client.core.secrets import NO_MASK, Mask
 from client.core.sidecar import sidecar_applies
 from client.generator import LocalFleet
@@ -158,7 +158,7 @@ def answer_line(record: RequestRecord) -> dict[str, object]:
         "outcome": record.outcome,
         "finish_reason": record.finish_reason,
         "text": record.text,
-    }
+    } | ({"tokens": record.tokens} if record.tokens else {})
 
 
 @contextlib.asynccontextmanager
@@ -174,7 +174,7 @@ async def _fleet(
         return
 
     def keep(record: RequestRecord) -> None:
-        run_dir.append("requests", record)
+        run_dir.append("requests", without_tokens(record))
         see(record)
 
     tools = kit()

@@ -82,6 +82,15 @@ def chat_body(
     return template.fill(base64.b64encode(jpeg))
 
 
+def with_logprobs(body: bytes, top: int) -> bytes:
+    """The same request, asking for the `top` likeliest tokens at each position, by their ids (vLLM's own field).
+
+    Special tokens are all the same empty text to a reader of texts; their ids tell them apart.
+    """
+    asked = b'{"logprobs": true, "top_logprobs": %d, "return_tokens_as_token_ids": true, ' % top
+    return asked + body.removeprefix(b"{")
+
+
 def text_body(model: str, prompt: str, max_tokens: int) -> bytes:
     """A streaming request without a picture, to see whether a server answers at all."""
     request = {

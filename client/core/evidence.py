@@ -11,6 +11,7 @@ from client.core.records import (
     ImageFact,
     PhaseWindow,
     ServerSnapshot,
+    TokenAnswer,
     WorkerHealth,
 )
 from client.core.runpod import Workers
@@ -65,6 +66,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     plan: RunPlan
     anchor: ClockAnchor | None = None
     records: RecordTable = msgspec.field(default_factory=RecordTable)
+    tokens: tuple[TokenAnswer, ...] = ()
+    """Of the quality passes with --logprobs, in the order in which they ended."""
     images: dict[str, ImageFact] = {}
     windows: tuple[PhaseWindow, ...] = ()
     health: tuple[WorkerHealth, ...] = ()

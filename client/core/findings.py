@@ -141,6 +141,15 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """Share of token positions, after the same text, at which both prefer the same token (--logprobs)."""
     mean_kl_nats: Estimate = Estimate(note="not measured")
     """Kullback-Leibler divergence of the candidate's next token from the baseline's, per position, from below (--logprobs)."""
+    token_positions: int = 0
+    """Positions compared for the two above."""
+    top1_agreement_noise: Estimate = Estimate(note="not measured")
+    """Of the baseline asked twice, one at a time."""
+    mean_kl_nats_noise: Estimate = Estimate(note="not measured")
+    iou_difference_noise_load: Estimate = Estimate(note="not measured")
+    """The baseline at the load against itself one at a time: other requests in the batch may change an answer."""
+    iou_between_noise_load: Estimate = Estimate(note="not measured")
+    same_text_noise_load: Estimate = Estimate(note="not measured")
     notes: tuple[str, ...] = ()
 
 

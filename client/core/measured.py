@@ -16,6 +16,7 @@ from client.core.gates import GpuArm
 from client.core.gpu import ABNORMAL, POWER_CAP, GpuSummary, by_target, gpu_gates, gpu_summary
 from client.core.memory import memory_of
 from client.core.model_config import ModelConfig, read_model_config
+from client.core.parity_words import tokens_told
 from client.core.parts import Measured
 from client.core.plan import Design
 from client.core.quality import parity, target_quality
@@ -23,6 +24,7 @@ from client.core.records import Outcome, Phase
 from client.core.resources import energy, energy_gate
 from client.core.story import story
 from client.core.table import NEVER, Ints
+from client.core.tokens import token_agreement
 from client.errors import UsageError
 
 _PROCESS = re.compile(r"\((?:EngineCore|Worker)[^ ()]{0,20} pid=(\d{1,9})\)")
@@ -89,12 +91,15 @@ def _quality(evidence: Evidence, names: list[str]) -> tuple[dict[str, Quality], 
             asked_once(answers[name]),
             decision.frame,
             margin=plan.iou_margin,
-            noise=_asked_twice(answers[names[0]]),
+            noise=_asked_twice(answers[names[0]], AGAIN),
+            noise_load=_asked_twice(answers[names[0]], LOADED),
             confidence=plan.confidence,
             seed=plan.seed,
         )
         for name in names[1:]
     }
+    if evidence.tokens:
+        pairs = {name: _with_tokens(found, evidence, names[0], name) for name, found in pairs.items()}
     return quality, pairs
 
 
@@ -102,9 +107,41 @@ def asked_once(answers: list[Answer]) -> list[Answer]:
     return [answer for answer in answers if answer.pass_ != AGAIN]
 
 
-def _asked_twice(answers: list[Answer]) -> tuple[list[Answer], list[Answer]] | None:
-    """The baseline's first and second answer to the same pictures: what one server differs from itself."""
-    again = [msgspec.structs.replace(answer, pass_=FIRST) for answer in answers if answer.pass_ == AGAIN]
+def _with_tokens(found: Parity, evidence: Evidence, baseline: str, candidate: str) -> Parity:
+    """Token-level evidence, where both servers gave it, beside the same figures of the baseline asked twice."""
+    plan = evidence.plan
+    by_target = {
+        name: [(answer.number, answer.image_id, answer.tokens) for answer in evidence.tokens if answer.target == name]
+        for name in (baseline, candidate)
+    }
+    once = {
+        name: {(number, image): steps for number, image, steps in given if number != PASSES.index(AGAIN)}
+        for name, given in by_target.items()
+    }
+    again = {image: steps for number, image, steps in by_target[baseline] if number == PASSES.index(AGAIN)}
+    pairs = [(key[1], steps, once[candidate][key]) for key, steps in once[baseline].items() if key in once[candidate]]
+    twice = [
+        (image, steps, again[image])
+        for (number, image), steps in once[baseline].items()
+        if number == 0 and image in again
+    ]
+    between = token_agreement(pairs, confidence=plan.confidence, seed=plan.seed)
+    own = token_agreement(twice, confidence=plan.confidence, seed=plan.seed)
+    told = msgspec.structs.replace(
+        found,
+        top1_agreement=between.top1,
+        mean_kl_nats=between.kl_nats,
+        token_positions=between.positions,
+        top1_agreement_noise=own.top1,
+        mean_kl_nats_noise=own.kl_nats,
+    )
+    note = tokens_told(told)
+    return msgspec.structs.replace(told, notes=(*told.notes, note)) if note else told
+
+
+def _asked_twice(answers: list[Answer], second: str) -> tuple[list[Answer], list[Answer]] | None:
+    """The baseline's first answers and those of its pass `second`, to the same pictures: what one server differs from itself."""
+    again = [msgspec.structs.replace(answer, pass_=FIRST) for answer in answers if answer.pass_ == second]
     first = [answer for answer in answers if answer.pass_ == FIRST]
     return (first, again) if again and first else None
 

@@ -78,10 +78,39 @@ def _noise(parity: Parity) -> str:
     same, change = parity.same_text_noise, parity.iou_difference_noise
     if same.value is None:
         return "The noise of one server asked twice was not measured: some of the changed answers may be chance."
-    moved = ""
-    if change.value is not None and change.low is not None and change.high is not None:
-        moved = f", and its mean IoU differs from itself by {_signed(change.value)} ({_signed(change.low)} to {_signed(change.high)})"
-    return f"One server asked twice gives the same text for {_of(same)} images{moved}."
+    text = (
+        f"The baseline asked twice, one request at a time, gives the same text for {_of(same)} images{_moved(change)}."
+    )
+    load, change = parity.same_text_noise_load, parity.iou_difference_noise_load
+    if load.value is None:
+        return text
+    return f"{text} Asked at the load instead, {_of(load)} are the same{_moved(change)}."
+
+
+def _moved(change: Estimate) -> str:
+    if change.value is None or change.low is None or change.high is None:
+        return ""
+    if change.value == change.low == change.high == 0:
+        return ""  # the same texts: nothing that could differ
+    return f", and its mean IoU differs from itself by {_signed(change.value)} ({_signed(change.low)} to {_signed(change.high)})"
+
+
+def tokens_told(parity: Parity) -> str:
+    """The token-level evidence in a sentence; empty where it was not measured."""
+    top1, kl = parity.top1_agreement, parity.mean_kl_nats
+    if top1.value is None or top1.low is None or top1.high is None or kl.value is None:
+        return ""
+    own, own_kl = parity.top1_agreement_noise, parity.mean_kl_nats_noise
+    noise = (
+        f"; the baseline asked twice: {own.value * 100:.1f} % and {own_kl.value:.2g} nats"
+        if own.value is not None and own_kl.value is not None
+        else ""
+    )
+    return (
+        f"After the same text both like the same next token best at {top1.value * 100:.1f} % of {parity.token_positions:,} positions "
+        f"({top1.low * 100:.1f} to {top1.high * 100:.1f} %); their weights for it lie at least {kl.value:.2g} nats apart on average "
+        f"(Kullback-Leibler){noise}."
+    )
 
 
 def _hits(parity: Parity) -> str:

@@ -139,6 +139,8 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     design: Design = Design.INTERLEAVED
     quality: int = 0
     """Pictures asked for accuracy alone, after the load."""
+    logprobs: int = 0
+    """Likeliest tokens asked for at each position of an answer, in quality passes only; 0: none."""
     seed: int = 0
     primary: str = "e2e_p50"
     min_effect: float = 0.03

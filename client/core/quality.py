@@ -16,7 +16,7 @@ import numpy as np
 from client.core import boxscores
 from client.core.answers import Answer, FrameDecision, decide_frame
 from client.core.findings import Estimate, Parity, Quality, Word
-from client.core.pairs import FEWEST_IMAGES, Pairs, places, too_few
+from client.core.pairs import FEWEST_IMAGES, PairEstimates, Pairs, places, too_few
 from client.core.parity_words import told
 from client.core.plan import BoxFrame
 from client.core.resample import Floats, Resampling, by_image, images_needed, mcnemar, wilson
@@ -99,29 +99,28 @@ def parity(
     *,
     margin: float = 0.01,
     noise: tuple[Sequence[Answer], Sequence[Answer]] | None = None,
+    noise_load: tuple[Sequence[Answer], Sequence[Answer]] | None = None,
     confidence: float = 0.95,
     seed: int = 0,
     resamples: int = 2000,
 ) -> Parity:
     """Is the candidate as right as the baseline? Paired by image, pass and repetition.
 
-    `noise` holds two sets of answers of one server to the same pictures: what greedy decoding alone changes. The word follows from the
+    `noise` holds two sets of answers of one server to the same pictures: what greedy decoding alone changes; `noise_load` the same with
+    the second set asked at the load. The word follows from the
     interval of IoU(candidate, truth) − IoU(baseline, truth) at `confidence`, two-sided, so that each end alone errs half as often:
     better: above 0; non-inferior: above −margin; worse: below 0 and not non-inferior; else inconclusive.
     """
     decided = decide_frame([*baseline, *candidate], frame).frame
     how = Resampling(confidence, seed, resamples)
     pairs = Pairs(baseline, candidate, decided)
-    again = Pairs(*noise, decided) if noise else None
     difference, between, same, error = pairs.estimates(how)
-    unmeasured = Estimate(note="not measured")
-    floor, between_noise, same_noise, _ = (
-        again.estimates(how) if again else (unmeasured, unmeasured, unmeasured, math.nan)
-    )
+    floor, between_noise, same_noise, _ = _noise_of(noise, decided, how)
+    floor_load, between_load, same_load, _ = _noise_of(noise_load, decided, how)
     own = _mean_iou(baseline, decided)
     if own is not None and own < WORTH_LOSING * margin:
         return _nothing_to_lose(own, margin, difference, same)
-    word = _word(difference, margin, floor)
+    word = _word(difference, margin, floor, floor_load)
     found = Parity(
         word=word,
         iou_difference=difference,
@@ -130,6 +129,9 @@ def parity(
         same_text_noise=same_noise,
         iou_difference_noise=floor,
         iou_between_noise=between_noise,
+        iou_difference_noise_load=floor_load,
+        iou_between_noise_load=between_load,
+        same_text_noise_load=same_load,
         mcnemar_p=mcnemar(pairs.lost, pairs.gained) if pairs.judged else None,
         hits_lost=pairs.lost if pairs.judged else None,
         hits_gained=pairs.gained if pairs.judged else None,
@@ -139,6 +141,15 @@ def parity(
     )
     sentence, notes = told(found, pairs.images, pairs.unpaired, confidence)
     return msgspec.structs.replace(found, sentence=sentence, notes=notes)
+
+
+def _noise_of(
+    sets: tuple[Sequence[Answer], Sequence[Answer]] | None, frame: BoxFrame, how: Resampling
+) -> PairEstimates:
+    if sets is None:
+        none = Estimate(note="not measured")
+        return PairEstimates(none, none, none, math.nan)
+    return Pairs(*sets, frame).estimates(how)
 
 
 def _mean_iou(answers: Sequence[Answer], frame: BoxFrame) -> float | None:
@@ -164,20 +175,20 @@ def _nothing_to_lose(own: float, margin: float, difference: Estimate, same: Esti
     )
 
 
-def _word(difference: Estimate, margin: float, floor: Estimate) -> Word:
+def _word(difference: Estimate, margin: float, *floors: Estimate) -> Word:
     value, low, high = difference.value, difference.low, difference.high
     if value is None or low is None or high is None:
         return Word.NOT_MEASURED
     if low > -margin:
         if difference.n < FEWEST_FOR_PARITY:
             return Word.INCONCLUSIVE
-        return Word.BETTER if low > 0 and not _within(value, floor) else Word.NON_INFERIOR
-    return Word.WORSE if high < 0 and not _within(value, floor) else Word.INCONCLUSIVE
+        return Word.BETTER if low > 0 and not _within(value, floors) else Word.NON_INFERIOR
+    return Word.WORSE if high < 0 and not _within(value, floors) else Word.INCONCLUSIVE
 
 
-def _within(value: float, floor: Estimate) -> bool:
+def _within(value: float, floors: Sequence[Estimate]) -> bool:
     """Is a difference no larger than the same server may differ from itself?"""
-    return floor.low is not None and floor.high is not None and floor.low <= value <= floor.high
+    return any(f.low is not None and f.high is not None and f.low <= value <= f.high for f in floors)
 
 
 def _needs(word: Word, difference: Estimate, error: float, margin: float, confidence: float) -> int | None:

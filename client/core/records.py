@@ -70,6 +70,13 @@ class Outcome(StrEnum):
         return self.name.startswith("TIMEOUT")
 
 
+class TokenStep(msgspec.Struct, frozen=True):
+    """One generated token, and the likeliest tokens at its position with their natural-log probabilities."""
+
+    token: str
+    top: dict[str, float]
+
+
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request, whatever became of it. Token counts are the server's own (`usage`), None when it gave none."""
 
@@ -118,6 +125,21 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     body_bytes: int = 0
     answer_bytes: int = 0
     retry_after_s: float | None = None
+    tokens: tuple[TokenStep, ...] = ()
+    """Quality passes with --logprobs only. Kept in answers.jsonl, not in requests.jsonl."""
+
+
+def without_tokens(record: RequestRecord) -> RequestRecord:
+    return msgspec.structs.replace(record, tokens=()) if record.tokens else record
+
+
+class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers.jsonl keeps of the tokens of one answer. `number`: its quality pass, from 0."""
+
+    target: str
+    number: int = msgspec.field(name="pass")
+    image_id: str
+    tokens: tuple[TokenStep, ...] = ()
 
 
 class ImageFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

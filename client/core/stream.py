@@ -49,6 +49,10 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class _TokenChoice(_Choice):
+    logprobs: object = None
+
+
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
@@ -58,7 +62,12 @@ class _Chunk(msgspec.Struct):
     detail: object = None
 
 
+class _TokenChunk(_Chunk):
+    choices: list[_TokenChoice] | None = None  # type: ignore[assignment]  # a list is read, never written to
+
+
 _decode = msgspec.json.Decoder(_Chunk).decode
+_decode_tokens = msgspec.json.Decoder(_TokenChunk).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 CHUNK_LIMIT = 1 << 18
 """Token chunks of one answer, and TEXT_LIMIT its characters: a record of more could not be read back as one line (`client.rundir`)."""
@@ -85,6 +94,7 @@ class ChatStream:
     """
 
     __slots__ = (
+        "_decode",
         "_kind",
         "_reader",
         "_text_size",
@@ -102,12 +112,16 @@ class ChatStream:
         "first_text_ns",
         "first_token_ns",
         "last_token_ns",
+        "logprobs",
         "prompt_tokens",
         "role_ns",
     )
 
-    def __init__(self, limit: int = LINE_LIMIT) -> None:
+    def __init__(self, limit: int = LINE_LIMIT, *, logprobs: bool = False) -> None:
         self._reader = SseReader(limit)
+        self._decode = _decode_tokens if logprobs else _decode
+        self.logprobs: list[object] = []
+        """Entries of `logprobs.content` of all chunks as the server gave them; looked for only when asked to."""
         self._kind = ""
         self._whole: list[bytes] = []
         self._whole_bytes = 0
@@ -183,7 +197,7 @@ class ChatStream:
             self.ended = True
             return
         try:
-            chunk = _decode(event)
+            chunk = self._decode(event)
         except _UNREADABLE as error:
             self._spoil(f"an event is not a chat chunk: {error}")
             return
@@ -197,6 +211,7 @@ class ChatStream:
         else:
             for choice in choices:
                 if choice.index == 0:
+                    self._keep_logprobs(choice)
                     counted = (
                         None if usage is None or usage.completion_tokens is None else usage.completion_tokens - before
                     )
@@ -225,6 +240,12 @@ class ChatStream:
         if len(self.chunk_ns) > CHUNK_LIMIT:
             self._spoil(f"the answer has more than {CHUNK_LIMIT:,} token chunks")
 
+    def _keep_logprobs(self, choice: _Choice) -> None:
+        given = choice.logprobs if isinstance(choice, _TokenChoice) else None
+        content = given.get("content") if isinstance(given, dict) else None
+        if isinstance(content, list):
+            self.logprobs.extend(content)
+
     def _is_token(self, choice: _Choice, delta: _Delta, recv_ns: int, counted: int | None) -> bool:
         """Whether a chunk without text carries a token. The role-only first chunk does not: its stamp is kept here."""
         if delta.role is not None and self.role_ns is None and self.first_token_ns is None:
@@ -250,7 +271,7 @@ class ChatStream:
     def _answer(self, body: bytes) -> None:
         """A whole JSON answer: a chat.completion, or an error."""
         try:
-            answer = _decode(body)
+            answer = self._decode(body)
         except _UNREADABLE as error:
             self.last_token_ns = None
             self._spoil(f"the answer is not chat JSON: {error}")
@@ -263,6 +284,7 @@ class ChatStream:
             self._error(answer)
             return
         self.ended = True
+        self._keep_logprobs(first)
         self.finish_reason = first.finish_reason
         if first.message.content:
             self._keep(first.message.content)

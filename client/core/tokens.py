@@ -15,19 +15,15 @@ import numpy as np
 
 from client.core.findings import Estimate
 from client.core.pairs import FEWEST_IMAGES, places, too_few
+from client.core.records import TokenStep
 from client.core.resample import Floats, Resampling, by_image, wilson
+
+__all__ = ["TokenAgreement", "TokenStep", "kl_from_top", "read_steps", "shared_positions", "token_agreement"]
 
 _FLOOR = -100.0
 """Natural log: below this a probability is 0 to every purpose. vLLM writes −9999 for it."""
 _REST = 1e-6
 """What rounding leaves of the probability of all other tokens; anything smaller would be noise under a logarithm."""
-
-
-class TokenStep(msgspec.Struct, frozen=True):
-    """One generated token, and the likeliest tokens at its position with their natural-log probabilities."""
-
-    token: str
-    top: dict[str, float]
 
 
 class TokenAgreement(msgspec.Struct, frozen=True):
@@ -38,7 +34,7 @@ class TokenAgreement(msgspec.Struct, frozen=True):
     positions: int
 
 
-def read_steps(content: Sequence[Mapping[str, object]] | None) -> tuple[TokenStep, ...]:
+def read_steps(content: Sequence[object] | None) -> tuple[TokenStep, ...]:
     """Steps from `logprobs.content` of a chat completion, or of its chunks joined. () for None.
 
     Stops at the first entry that is not in that form: what follows has lost its place. Special tokens, which the server writes as empty
@@ -46,7 +42,7 @@ def read_steps(content: Sequence[Mapping[str, object]] | None) -> tuple[TokenSte
     """
     steps = []
     for entry in content or ():
-        token, top = entry.get("token"), entry.get("top_logprobs")
+        token, top = (entry.get("token"), entry.get("top_logprobs")) if isinstance(entry, Mapping) else (None, None)
         if not isinstance(token, str) or not isinstance(top, Sequence) or isinstance(top, str):
             break
         weights: dict[str, float] = {}

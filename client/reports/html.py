@@ -11,6 +11,7 @@ import msgspec
 from client.core.findings import Findings, Severity, TargetFindings
 from client.core.names import NAMES
 from client.core.series import Series
+from client.reports.accuracy import accuracy_notes, accuracy_rows
 from client.reports.charts import Chart, charts
 from client.reports.charts.look import ON_PAGE, config
 from client.reports.format import estimate
@@ -49,7 +50,7 @@ def render(findings: Findings, series: Series, gallery: Gallery, script: str) ->
             '<a class="skip" href="#main">Skip to the answer</a>',
             _header(findings, bool(drawn), bool(gallery.photos or gallery.note)),
             '<main id="main">',
-            _results(findings), _not_measured(findings), _trust(findings), _advice(findings), _memory(findings), _levels(findings),
+            _results(findings), _not_measured(findings), _trust(findings), _advice(findings), _accuracy(findings), _memory(findings), _levels(findings),
             _charts(drawn, panels), _gallery(gallery), _details(findings),
             "</main>", _footer(findings),
             data_block("chart-config", config(ON_PAGE)) if drawn else "",
@@ -155,6 +156,15 @@ def _advice(findings: Findings) -> str:
             + bullets(f"{item.text}: {item.result}. {item.sentence}" for item in findings.thresholds)
         )
     return f'<section id="advice">\n<h2>Recommendation</h2>\n{chr(10).join(parts)}\n</section>'
+
+
+def _accuracy(findings: Findings) -> str:
+    rows, notes = accuracy_rows(findings), accuracy_notes(findings)
+    parts = [bullets(notes)] if notes else []
+    if rows:
+        scores = table(["", *findings.targets], rows, label="Scores", numbers=range(1, 1 + len(findings.targets)))
+        parts.append(f"<details><summary>Every score</summary>{scores}</details>")
+    return f'<section id="accuracy">\n<h2>Accuracy</h2>\n{chr(10).join(parts)}\n</section>' if parts else ""
 
 
 def _memory(findings: Findings) -> str:

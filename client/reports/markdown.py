@@ -8,6 +8,7 @@ import msgspec
 from tabulate import tabulate
 
 from client.core.findings import Findings, Severity
+from client.reports.accuracy import accuracy_notes, accuracy_rows
 from client.reports.format import estimate
 from client.reports.tables import headers, kernel_lines, level_rows, main_rows, memory_rows, unsupported
 
@@ -29,6 +30,7 @@ def render(findings: Findings, images: Sequence[Image] = ()) -> str:
         _not_measured(findings),
         _gates(findings),
         _reasons(findings),
+        _accuracy(findings),
         *(_image(image) for image in images),
         _memory(findings),
         _details(findings),
@@ -128,6 +130,15 @@ def _reasons(findings: Findings) -> str:
         for threshold in findings.thresholds
     )
     return "\n\n".join(lines)
+
+
+def _accuracy(findings: Findings) -> str:
+    rows = accuracy_rows(findings)
+    notes = [f"- {safe(note)}" for note in accuracy_notes(findings)]
+    parts = ["\n".join(notes)] if notes else []
+    if rows:
+        parts.append(tabulate(rows, headers=["", *map(safe, findings.targets)], tablefmt="pipe", disable_numparse=True))
+    return "## Accuracy\n\n" + "\n\n".join(parts) if parts else ""
 
 
 def _memory(findings: Findings) -> str:

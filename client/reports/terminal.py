@@ -8,6 +8,7 @@ import textwrap
 from tabulate import tabulate
 
 from client.core.findings import Findings, Gate, Severity
+from client.reports.accuracy import frame_warnings
 from client.reports.tables import Row, headers, level_rows, main_rows, unsupported
 
 WIDTH = 100
@@ -113,6 +114,7 @@ def _foot(findings: Findings, page: _Page) -> str:
         if gate.severity is Severity.INVALID:
             mark = "INVALID" if not gate.metrics or findings.primary in gate.metrics else f"invalid for {spoiled(gate)}"
         lines.append(page.wrap(f"{mark}: {gate.fact} {gate.next_step}", "", "  "))
+    lines.extend(page.wrap(note, "", "  ") for note in frame_warnings(findings))
     lines.extend(page.wrap(f"threshold {item.result}: {item.sentence}", "", "  ") for item in findings.thresholds)
     for pair in findings.comparisons:
         lines.extend(page.wrap(item) for item in pair.memory_story[:2])

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import msgspec
 
 from client.core.cases import PreparedRequest
-from client.core.records import RequestRecord
+from client.core.records import Phase, RequestRecord, without_tokens
 from client.core.schedule import share_schedule
 from client.errors import HalfweightError
 from client.generator import LocalFleet
@@ -122,7 +122,7 @@ class Worker:
         self._writer.close()
 
     def _keep(self, record: RequestRecord) -> None:
-        self._file.append(record)
+        self._file.append(without_tokens(record))
         self._untold.append(record)
 
     async def _run(self, order: Prepare, start: asyncio.Future[int]) -> None:
@@ -158,9 +158,15 @@ class Worker:
             self._tell_now()
 
     def _tell_now(self) -> None:
-        slim = tuple(msgspec.structs.replace(record, chunk_ns=(), text=None) for record in self._untold)
+        slim = tuple(_slim(record) for record in self._untold)
         self._untold.clear()
         post(self._writer, Seen(slim, self._fleet.in_flight))
+
+
+def _slim(record: RequestRecord) -> RequestRecord:
+    """Without what only the file needs. The answers of quality passes go into a file of the fleet's, so they keep their words."""
+    text = record.text if record.phase is Phase.QUALITY else None
+    return msgspec.structs.replace(record, chunk_ns=(), text=text)
 
 
 class _Noting:

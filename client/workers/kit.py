@@ -55,7 +55,10 @@ class ClientKit:
             await client.aclose()
 
         return Kit(
-            {t.name: Endpoint(client, t, plan.timeouts, self.keys.get(t.name)) for t in plan.targets},
+            {
+                t.name: Endpoint(client, t, plan.timeouts, self.keys.get(t.name), logprobs=plan.logprobs)
+                for t in plan.targets
+            },
             {t.name: Bodies(self.pictures, plan.workload, t.model or "", store=store) for t in plan.targets},
             close,
         )

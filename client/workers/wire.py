@@ -67,7 +67,7 @@ class Armed:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Records written since the last message, without chunks and text: for the eye. Also the worker's heartbeat, when empty."""
+    """Records written since the last message, without chunks, and without text except in quality passes: for the eye. Also the worker's heartbeat, when empty."""
 
     records: tuple[RequestRecord, ...]
     in_flight: int = 0

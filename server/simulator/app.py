@@ -69,7 +69,8 @@ class Chat:
         while not talk.over:
             piece, count = await talk.next()
             text, given = text + piece, given + count
-        body = writer.whole(text, talk.reason, talk.stop, self._counts(talk, given))
+        counts = self._counts(talk, given)
+        body = writer.whole(text, talk.reason, talk.stop, counts, talk.logprobs(0, talk.given))
         await JSONResponse(body)(scope, _nothing, send)
 
     async def _stream(self, talk: Talk, number: int, writer: wire.Answer, send: Send) -> None:
@@ -86,15 +87,16 @@ class Chat:
             text, count = await talk.next()
             data = writer.role(self._running(talk, 0)) if given == 0 else b""
             given += count
+            weights = talk.logprobs(talk.given - count, talk.given)
             if faults.hits("empty", number):
                 data += writer.last("", "stop", None, self._running(talk, 0))
                 given = 0
                 await _chunk(send, data)
                 break
             if talk.over:
-                data += writer.last(text, talk.reason, talk.stop, self._running(talk, given))
+                data += writer.last(text, talk.reason, talk.stop, self._running(talk, given), weights)
             else:
-                data += writer.token(text, self._running(talk, given))
+                data += writer.token(text, self._running(talk, given), weights)
             await _chunk(send, data)
             if given - count < FAULT_AFTER <= given and await self._strike(number, writer, send):
                 return

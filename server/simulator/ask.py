@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from server.simulator.logprobs import MOST
+
 SYSTEM_PROMPT = "You are a helpful assistant."
 """What the chat template of Qwen2-VL puts first when the request brings no system message."""
 
@@ -45,6 +47,9 @@ class Ask:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     cache_salt: str = ""
+    logprobs: int | None = None
+    """How many tokens to list at each position; None: no log probabilities."""
+    tokens_as_ids: bool = False
     pictures: list[Picture] = field(default_factory=list)
 
 
@@ -175,10 +180,24 @@ def _options(ask: Ask, data: dict[str, Any]) -> None:
     ask.cache_salt = data.get("cache_salt") or ""
     if data.get("n") not in (None, 1):
         raise Refusal("A simulated server gives one answer for each request (n=1).", "n")
-    if data.get("logprobs"):
-        raise Refusal("A simulated server has no log probabilities.", "logprobs")
+    _logprobs(ask, data)
     if data.get("tools"):
         raise Refusal("A simulated server calls no tools.", "tools")
+
+
+def _logprobs(ask: Ask, data: dict[str, Any]) -> None:
+    top = _whole(data, "top_logprobs")
+    asked = data.get("logprobs") is True
+    if top is not None and top < 0 and top != -1:
+        raise _bad_value("top_logprobs", top, "`top_logprobs` must be a positive value or -1.")
+    if top and not asked:
+        fact = "when using `top_logprobs`, `logprobs` must be set to true. (parameter=top_logprobs)"
+        raise Refusal(fact, "top_logprobs")
+    if asked and (top or 0) > MOST:
+        fact = f"Requested sample logprobs of {top}, which is greater than max allowed: {MOST} (parameter=logprobs, value={top})"
+        raise Refusal(fact, "logprobs")
+    ask.logprobs = (MOST if top == -1 else top or 0) if asked else None
+    ask.tokens_as_ids = data.get("return_tokens_as_token_ids") is True
 
 
 def _whole(data: dict[str, Any], name: str) -> int | None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from server.simulator import answer
 from server.simulator.ask import Ask, Refusal, read_ask
@@ -14,6 +15,7 @@ from server.simulator.engine import Engine, Observer, Request, Step
 from server.simulator.faults import Faults
 from server.simulator.frontend import Frontend
 from server.simulator.gpu import SimulatedGpu
+from server.simulator.logprobs import Weights
 from server.simulator.metrics import Metrics, cache_config
 from server.simulator.profile import Profile
 from server.simulator.prompt import lay_out
@@ -47,7 +49,10 @@ Eye = Callable[[bytes], Awaitable[answer.Box | None]]
 class Talk:
     """One answer on its way: the engine counts tokens in, the response takes them out."""
 
-    def __init__(self, ask: Ask, pieces: list[str], reason: str, stop: str | None) -> None:
+    def __init__(
+        self, ask: Ask, pieces: list[str], reason: str, stop: str | None, weights: Weights | None = None
+    ) -> None:
+        self._weights = weights
         self.ask = ask
         self.pieces = pieces
         self.reason = reason
@@ -68,6 +73,10 @@ class Talk:
             await self.news.wait()
         first, self.given = self.given, self.ready
         return "".join(self.pieces[first : self.given]), self.given - first
+
+    def logprobs(self, first: int, end: int) -> dict[str, Any] | None:
+        """The `logprobs` of these tokens; None when none were asked for."""
+        return None if self._weights is None else {"content": self._weights.content(first, end)}
 
     @property
     def over(self) -> bool:
@@ -198,7 +207,11 @@ class Service(Observer):
         pieces, stop = answer.cut_at_stop(pieces, ask.stop)
         if s.faults.hits("early-stop", self.chats):
             pieces, reason = pieces[: max(1, len(pieces) // 2)], "stop"
-        return Talk(ask, pieces, "stop" if stop else reason, stop)
+        weights = None
+        if ask.logprobs is not None:
+            key = f"{s.seed}:{digest}"
+            weights = Weights(pieces, key, s.profile.precision, ask.logprobs, as_ids=ask.tokens_as_ids)
+        return Talk(ask, pieces, "stop" if stop else reason, stop, weights)
 
     def _check_length(self, ask: Ask, tokens: int) -> None:
         limit = self.settings.max_model_len

@@ -47,20 +47,35 @@ class Answer:
         )
         return f'{self._head}{choices}{_usage(running)},"prompt_token_ids":null,"prompt_text":null}}\n\n'.encode()
 
-    def token(self, text: str, running: dict[str, Any] | None) -> bytes:
-        choices = f',"choices":[{{"index":0,"delta":{{"content":{dumps(text)}}},"logprobs":null,"finish_reason":null,"token_ids":null}}]'
+    def token(self, text: str, running: dict[str, Any] | None, logprobs: dict[str, Any] | None = None) -> bytes:
+        ends = f'"logprobs":{dumps(logprobs)},"finish_reason":null,"token_ids":null}}]'
+        choices = f',"choices":[{{"index":0,"delta":{{"content":{dumps(text)}}},{ends}'
         return f"{self._head}{choices}{_usage(running)}}}\n\n".encode()
 
-    def last(self, text: str, reason: str, stop: str | None, running: dict[str, Any] | None) -> bytes:
+    def last(
+        self,
+        text: str,
+        reason: str,
+        stop: str | None,
+        running: dict[str, Any] | None,
+        logprobs: dict[str, Any] | None = None,
+    ) -> bytes:
         ends = f'"finish_reason":{dumps(reason)},"stop_reason":{dumps(stop)},"token_ids":null}}]'
-        choices = f',"choices":[{{"index":0,"delta":{{"content":{dumps(text)}}},"logprobs":null,{ends}'
+        choices = f',"choices":[{{"index":0,"delta":{{"content":{dumps(text)}}},"logprobs":{dumps(logprobs)},{ends}'
         return f"{self._head}{choices}{_usage(running)}}}\n\n".encode()
 
     def totals(self, counts: dict[str, Any]) -> bytes:
         tail = dumps({"choices": [], "usage": counts, "system_fingerprint": self._fingerprint})
         return f"{self._head},{tail[1:]}\n\n".encode()
 
-    def whole(self, text: str, reason: str, stop: str | None, counts: dict[str, Any]) -> dict[str, Any]:
+    def whole(
+        self,
+        text: str,
+        reason: str,
+        stop: str | None,
+        counts: dict[str, Any],
+        logprobs: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         message = {
             "role": "assistant",
             "content": text,
@@ -73,7 +88,7 @@ class Answer:
         choice = {
             "index": 0,
             "message": message,
-            "logprobs": None,
+            "logprobs": logprobs,
             "finish_reason": reason,
             "stop_reason": stop,
             "token_ids": None,
