@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from client.core.container import ContainerFacts
+from client.core.container import ContainerFacts, StartMarks
 from client.core.evidence import Evidence, GpuEvidence, ServerEvidence
 from client.core.plan import RunPlan
 from client.core.records import (
@@ -299,9 +299,11 @@ def _read_server(path: Path, target: str) -> ServerEvidence:
         evidence = msgspec.json.decode(read_whole(folder / "server.json"), type=ServerEvidence)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError):
         evidence = ServerEvidence(target=target)
+    container = _container_of(folder / "container.json")
     return msgspec.structs.replace(
         evidence,
-        container=_container_of(folder / "container.json"),
+        container=container.id,
+        starts=container.starts,
         log_text=_text_of(folder / "server.log"),
         before=_with_text(evidence.before, folder / "metrics-before.txt"),
         after=_with_text(evidence.after, folder / "metrics-after.txt"),
@@ -310,13 +312,14 @@ def _read_server(path: Path, target: str) -> ServerEvidence:
 
 class _Container(msgspec.Struct):
     id: str | None = None
+    starts: tuple[StartMarks, ...] = ()
 
 
-def _container_of(path: Path) -> str | None:
+def _container_of(path: Path) -> _Container:
     try:
-        return msgspec.json.decode(read_whole(path), type=_Container).id
+        return msgspec.json.decode(read_whole(path), type=_Container)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError):
-        return None
+        return _Container()
 
 
 def _with_text(snapshot: ServerSnapshot | None, path: Path) -> ServerSnapshot | None:

@@ -38,6 +38,7 @@ from client.core.records import Phase
 from client.core.resources import cost
 from client.core.sentences import headline, load_sentence, question, workload_sentence
 from client.core.server_gates import SERVER_LOOKS
+from client.core.starts import server_start, start_sentences
 from client.core.stats import mser5, order_interval
 from client.core.table import NEVER
 from client.core.thresholds import judge, parse
@@ -104,7 +105,14 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
 
 
 def _cold_start(cold: Arm, warm: Arm, server: ServerEvidence | None) -> dict[str, Estimate]:
-    """The first request of this run. A server that had answered others before was not cold, and the note says so."""
+    """The server's start where its container was watched, and the first request of this run.
+
+    A server that had answered others before was not cold, and the note says so.
+    """
+    return server_start(() if server is None else server.starts) | _first_request(cold, warm, server)
+
+
+def _first_request(cold: Arm, warm: Arm, server: ServerEvidence | None) -> dict[str, Estimate]:
     found = single_request(cold)
     before = None if server is None or server.before is None else answered(server.before.text)
     earlier = 0 if before is None else before - int(cold.ok.sum()) - int(warm.ok.sum())
@@ -158,7 +166,7 @@ def _exact(value: float | None, unit: str) -> Estimate:
 
 
 def _notes(mine: Arm, server: ServerEvidence | None) -> tuple[str, ...]:
-    found = []
+    found = [] if server is None else start_sentences(server.starts)
     if server is not None and server.round_trip_ns is not None:
         found.append(
             f"A request that costs the server nothing took {server.round_trip_ns / 1e6:.1f} ms: network and HTTP, part of every latency."

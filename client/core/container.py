@@ -28,6 +28,10 @@ _POLLING = re.compile(r'"GET /(?:health|metrics|samples|ping|version)\b')
 _SERVING = ("Application startup complete", "Uvicorn running on", "Starting vLLM API server", "Starting vLLM server")
 
 
+START_STEPS = ("weights loaded", "engine ready", "serving", "healthy", "first token")
+"""In the order in which they come."""
+
+
 class StartMarks(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One start of a server, in wall-clock ns of the container's host. None: that moment was not seen.
 
@@ -44,12 +48,14 @@ class StartMarks(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_token_ns: int | None = None
 
     def seconds(self) -> dict[str, float]:
-        """What is known, as seconds since the process started."""
+        """What is known of START_STEPS, as seconds since the process started. A moment before that belongs to another start."""
         if self.started_ns is None:
             return {}
-        names = {"weights loaded": self.weights_ns, "engine ready": self.engine_ns, "serving": self.serving_ns,
-                 "healthy": self.healthy_ns, "first token": self.first_token_ns}  # fmt: skip
-        return {name: (at - self.started_ns) / 1e9 for name, at in names.items() if at is not None}
+        marks = (self.weights_ns, self.engine_ns, self.serving_ns, self.healthy_ns, self.first_token_ns)
+        since = {
+            step: (at - self.started_ns) / 1e9 for step, at in zip(START_STEPS, marks, strict=True) if at is not None
+        }
+        return {step: seconds for step, seconds in since.items() if seconds >= 0}
 
 
 class ContainerFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

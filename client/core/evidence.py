@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from client.core.container import StartMarks
 from client.core.plan import RunPlan
 from client.core.records import (
     ClockAnchor,
@@ -32,6 +33,8 @@ class ServerEvidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     start_time_before_s: float | None = None
     container: str | None = None
     """Id of the container behind the target, where the engine told it."""
+    starts: tuple[StartMarks, ...] = ()
+    """Each start of that container which was watched, on its host's clock."""
     model_config: str | None = None
     """The text of the model's config.json, where it could be read."""
     round_trip_ns: int | None = None

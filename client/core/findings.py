@@ -166,7 +166,8 @@ class TargetFindings(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, int] = {}
     """Outcome -> count, over measured requests; `http_error` is split as `http_429` and so on."""
     cold_start: dict[str, Estimate] = {}
-    """e2e_ms and ttft_ms of the very first request; seconds of start-up where the log tells."""
+    """e2e_ms and ttft_ms of the very first request; start_<weights_loaded|engine_ready|serving|healthy|first_token>_s since the
+    container's process started, where its start was watched (`n` starts, their median)."""
     warm_up: dict[str, Estimate] = {}
     warm_up_end: int | None = None
     """Requests until steady state, as detected; None when the series never settled."""

@@ -42,6 +42,7 @@ def main_rows(findings: Findings) -> list[Row]:
         _memory_row(findings, _whole_gpu(findings), lambda m: m.whole_gpu_peak_gib or m.whole_gpu_idle_gib),
         *(_metric_row(findings, *names) for names in LATENCIES),
         _quality_row(findings),
+        _dict_row(findings, "Server start to healthy", lambda t: t.cold_start, "start_healthy_s"),
         _dict_row(findings, "First request (cold)", lambda t: t.cold_start, "e2e_ms"),
         _dict_row(findings, "Energy per request", lambda t: t.energy, "joules_per_request"),
         _dict_row(findings, "Cost per 1,000 images", lambda t: t.cost, "usd_per_1000_images"),
