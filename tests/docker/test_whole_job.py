@@ -83,3 +83,7 @@ def test_isolation_starts_measures_and_stops_each_server_in_turn(composed: Calla
             )
             assert start["started_ns"] < start["healthy_ns"]
     assert kept["bf16"]["image_digest"].startswith("sha256:")
+    start = pair.read("findings.json")["targets"]["bf16"]["cold_start"]["start_healthy_s"]
+    assert (start["n"], start["unit"]) == (2, "s")
+    assert start["value"] > 0
+    assert "Server start to healthy" in done.stdout
