@@ -74,15 +74,16 @@ def measured_in(evidence: Evidence) -> Measured:
 
 
 def _quality(evidence: Evidence, names: list[str]) -> tuple[dict[str, Quality], dict[str, Parity]]:
-    """Empty where no true box is known: then nobody can say whether an answer is right."""
+    """Without true boxes nobody can say whether an answer is right, only how alike two targets answer in the passes that ask for it."""
     answers = {name: answers_of(evidence, name) for name in names}
-    if not any(answer.truth is not None for given in answers.values() for answer in given):
+    judged = any(answer.truth is not None for given in answers.values() for answer in given)
+    if not judged and not evidence.plan.quality:
         return {}, {}
     plan = evidence.plan
     every = [answer for given in answers.values() for answer in given]
     decision = decide_frame(every, plan.workload.box_frame)
     quality = {}
-    for name, given in answers.items():
+    for name, given in answers.items() if judged else ():
         found = target_quality(asked_once(given), decision.frame, confidence=plan.confidence, seed=plan.seed)
         quality[name] = msgspec.structs.replace(found, frame_note=decision.note)
     pairs = {

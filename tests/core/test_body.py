@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.core.body import body_template, chat_body, mime_type
+from client.core.body import body_template, chat_body, mime_type, with_logprobs
 from client.core.plan import DEFAULT_PROMPT, Workload
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4
@@ -68,3 +68,14 @@ def test_the_mime_type_comes_from_the_bytes(data: bytes, kind: str) -> None:
 def test_other_bytes_have_no_mime_type() -> None:
     with pytest.raises(ValueError, match="neither"):
         mime_type(b"BM123456")
+
+
+def test_asking_for_log_probabilities_changes_nothing_else() -> None:
+    plain = chat_body(Workload(prompt='{"logprobs": 1}'), "m", JPEG)
+    asked = json.loads(with_logprobs(plain, 7))
+    assert (asked.pop("logprobs"), asked.pop("top_logprobs"), asked.pop("return_tokens_as_token_ids")) == (
+        True,
+        7,
+        True,
+    )
+    assert asked == json.loads(plain)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import made
 import msgspec
+import pytest
 
 from client.core.evidence import Evidence, GpuEvidence
+from client.core.findings import Word
 from client.core.measured import measured_in
 from client.core.plan import Design
-from client.core.records import GpuProcess, GpuSample, Phase, PhaseWindow
+from client.core.records import GpuProcess, GpuSample, ImageFact, Phase, PhaseWindow, TokenAnswer, TokenStep
 
 LOGS = Path(__file__).parent.parent / "golden" / "logs"
 GIB = 1024**3
@@ -70,3 +73,52 @@ def test_eight_watched_gpus_do_not_make_the_budget_of_one_server_eightfold() -> 
     assert abs(memory.budget_gib - 0.45 * 79.5) < 1e-3
     assert memory.source["whole_gpu_peak_gib"] == "nvml v2, 8 GPUs together"
     assert [gate.code for gate in found.gates].count("gpu_several") == 2
+
+
+# ---------------------------------------------------------------- tokens
+
+TABLE = (0.1, 0.2, 0.5, 0.6)
+
+
+def asked(boxes: tuple[tuple[float, ...], ...] | None = (TABLE,)) -> Evidence:
+    """12 pictures in three quality passes. The candidate likes another token best at the third of four positions, for every picture."""
+    records, tokens = [], []
+    for target in ("bf16", "fp8"):
+        for number in range(3):
+            for index in range(12):
+                records.append(
+                    made.record(
+                        target, number * 12 + index, 0, phase=Phase.QUALITY, block=number,
+                        image_id=f"p{index}", text="[0.1, 0.2, 0.5, 0.6]",
+                    )
+                )  # fmt: skip
+                steps = [TokenStep(t, {t: math.log(0.9), "z": math.log(0.1)}) for t in "abcd"]
+                if target == "fp8":
+                    steps[2] = TokenStep("z", {"c": math.log(0.2), "z": math.log(0.8)})
+                tokens.append(TokenAnswer(target=target, number=number, image_id=f"p{index}", tokens=tuple(steps)))
+    images = {
+        f"p{index}": ImageFact(image_id=f"p{index}", width=64, height=64, sent_bytes=1, sha256="", boxes=boxes)
+        for index in range(12)
+    }
+    return made.evidence(records, images=images, tokens=tuple(tokens), plan=made.plan(quality=12, logprobs=5))
+
+
+def test_tokens_of_two_targets_are_compared_as_far_as_their_texts_agree() -> None:
+    found = measured_in(asked()).parity["fp8"]
+    # Passes 1 and 3 of 12 pictures, three positions each: behind the third they say different things.
+    assert found.token_positions == 2 * 12 * 3
+    assert found.top1_agreement.value == pytest.approx(2 / 3)
+    apart = 0.9 * math.log(0.9 / 0.2) + 0.1 * math.log(0.1 / 0.8)
+    assert found.mean_kl_nats.value == pytest.approx(apart / 3)
+    assert found.top1_agreement_noise.value == 1.0
+    assert found.mean_kl_nats_noise.value == 0.0
+    assert any("66.7 % of 72 positions" in note for note in found.notes)
+
+
+def test_pictures_without_known_boxes_still_tell_how_alike_the_answers_are() -> None:
+    found = measured_in(asked(None))
+    assert found.quality == {}
+    parity = found.parity["fp8"]
+    assert parity.word is Word.NOT_MEASURED
+    assert parity.same_text.value == 1.0
+    assert parity.top1_agreement.value == pytest.approx(2 / 3)

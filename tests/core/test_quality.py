@@ -335,6 +335,16 @@ def test_a_difference_no_larger_than_the_noise_is_not_called_worse() -> None:
     assert "no more than the same server may differ from itself" in found.sentence
 
 
+def test_noise_at_the_load_counts_as_noise_and_is_told() -> None:
+    base, other = jittered(200, 0.002, 0.02, seed=1)
+    found = parity(base, other, BoxFrame.UNIT, noise=(base, base), noise_load=(base, other))
+    assert found.word is Word.INCONCLUSIVE
+    assert found.same_text_noise.value == 1.0
+    assert found.same_text_noise_load.value == found.same_text.value
+    assert found.iou_difference_noise_load.value == found.iou_difference.value
+    assert any("Asked at the load instead" in note and "differs from itself" in note for note in found.notes)
+
+
 def test_unreadable_answers_of_the_candidate_cost_iou_and_are_named() -> None:
     base = answers([moved(0.0)] * 60)
     other = answers([moved(0.0)] * 50 + ["I cannot see a table."] * 10)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.core.stream import CHUNK_LIMIT, TEXT_LIMIT, ChatStream, LineTooLong, SseReader
+from client.core.tokens import read_steps
 from client.rundir import MAX_LINE_BYTES
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -398,3 +399,40 @@ def test_an_answer_that_no_record_could_hold_is_bad() -> None:
 
 def whole(content: str) -> dict[str, object]:
     return {"choices": [{"index": 0, "message": {"content": content}, "finish_reason": "stop"}]}
+
+
+# Log probabilities
+
+
+def test_log_probabilities_are_kept_only_when_asked_for_and_change_no_mark() -> None:
+    body = body_of("stream-logprobs.http")
+    without, asked = ChatStream(), ChatStream(logprobs=True)
+    for chat in (without, asked):
+        chat.feed(body, 5)
+        chat.close(5)
+    assert without.logprobs == []
+    assert len(asked.logprobs) == asked.completion_tokens == 12
+    assert [step.token for step in read_steps(asked.logprobs)[:2]] == ["", "\n"]
+    assert said(asked) == said(without)
+    assert asked.chunk_ns == without.chunk_ns
+
+
+@pytest.mark.parametrize(
+    "given", ["null", "7", '"no"', "[]", '{"content":null}', '{"content":{"a":1}}', '{"content":[7,null,{"token":3}]}']
+)
+def test_log_probabilities_in_another_form_spoil_no_answer(given: str) -> None:
+    choice = f'{{"index":0,"delta":{{"content":"x"}},"logprobs":{given},"finish_reason":"stop"}}'
+    chat = ChatStream(logprobs=True)
+    chat.feed(f'data: {{"choices":[{choice}]}}\n\n'.encode() + DONE, 1)
+    chat.close(1)
+    assert (chat.text, chat.bad, chat.finish_reason) == ("x", False, "stop")
+    assert read_steps(chat.logprobs) == ()
+
+
+def test_a_whole_json_answer_has_its_log_probabilities_too() -> None:
+    entry = {"token": "x", "logprob": -0.1, "top_logprobs": [{"token": "x", "logprob": -0.1}]}
+    choice = {"index": 0, "message": {"content": "x"}, "logprobs": {"content": [entry]}, "finish_reason": "stop"}
+    chat = ChatStream(logprobs=True)
+    chat.feed(json.dumps({"choices": [choice]}).encode(), 1)
+    chat.close(1)
+    assert chat.logprobs == [entry]

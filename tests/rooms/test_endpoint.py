@@ -171,6 +171,25 @@ async def test_the_request_on_the_wire() -> None:
     assert wire.body == PREPARED.body
 
 
+@pytest.mark.parametrize(("phase", "asks"), [(phase, phase is Phase.QUALITY) for phase in Phase])
+async def test_log_probabilities_are_asked_for_in_quality_passes_alone(phase: Phase, asks: bool) -> None:
+    entry = {"token": "token_id:7", "logprob": -0.5, "top_logprobs": [{"token": "token_id:7", "logprob": -0.5}]}
+    choice = {"index": 0, "delta": {"content": "x"}, "logprobs": {"content": [entry]}, "finish_reason": "stop"}
+    answer = http(ROLE + b"data: " + msgspec.json.encode({"choices": [choice]}) + b"\n\n" + DONE)
+    async with RawServer(answering(answer)) as server, new_client() as door:
+        endpoint = Endpoint(door, Target(name="fp8", base_url=server.url), SHORT, logprobs=5)
+        slot = Slot(0, 0, phase)
+        record = await endpoint.send(
+            PREPARED, slot, phase=phase, block=0, level=0, worker=0, intended_ns=1, sink=lambda _: None
+        )
+        (wire,) = server.requests
+    assert record.outcome is Outcome.OK
+    assert (wire.body != PREPARED.body) == asks
+    assert (b'"top_logprobs": 5' in wire.body) == asks
+    assert record.body_bytes == len(wire.body)
+    assert [step.top for step in record.tokens] == ([{"token_id:7": -0.5}] if asks else [])
+
+
 async def test_without_a_key_there_is_no_authorization() -> None:
     async with RawServer(answering(http(GOOD))) as server:
         await ask(server.url, api_key=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,55 @@ def test_chunks_have_the_keys_of_the_recorded_stream_in_order(server: Simulated,
     for position in (0, 1, -2, -1):  # role, token, last token, totals
         assert json.dumps(shape(mine[position])) == json.dumps(shape(real[position]))
     assert mine[-2]["choices"][0]["finish_reason"] == real[-2]["choices"][0]["finish_reason"] == "length"
+
+
+def test_log_probabilities_have_the_form_of_the_recorded_ones(server: Simulated) -> None:
+    fields = {"stream_options": {"include_usage": True}, "max_tokens": 12, "ignore_eos": True, "logprobs": True}
+    mine = events(server.chat(body(photo(1), stream=True, top_logprobs=2, **fields)))[:-1]
+    real = recorded("stream-logprobs.http")
+    for position in (0, 1, -2, -1):
+        # A token of no bytes has an empty list, which has no leaves to compare.
+        assert json.dumps(shape(mine[position])).replace('["int"]', "[]") == json.dumps(shape(real[position])).replace(
+            '["int"]', "[]"
+        )
+    for chunk in mine[1:-1]:
+        choice = chunk["choices"][0]
+        (entry,) = choice["logprobs"]["content"]
+        assert entry["token"] == choice["delta"]["content"] == entry["top_logprobs"][0]["token"]
+        assert entry["logprob"] == max(item["logprob"] for item in entry["top_logprobs"]) < 0
+        assert entry["bytes"] == list(entry["token"].encode())
+
+
+def test_log_probabilities_of_a_whole_answer_by_token_ids(server: Simulated) -> None:
+    ids = {"logprobs": True, "top_logprobs": 20, "return_tokens_as_token_ids": True}
+    choice = server.chat(body(photo(1), **ids)).json()["choices"][0]
+    content = choice["logprobs"]["content"]
+    assert content[-1]["token"] == "token_id:151645"
+    digits = {f"token_id:{15 + int(c)}" for c in choice["message"]["content"] if c.isdigit()}
+    assert digits <= {entry["token"] for entry in content}
+    for entry in content:
+        assert sum(math.exp(item["logprob"]) for item in entry["top_logprobs"]) == pytest.approx(1, abs=0.05)
+    none = server.chat(body(photo(1), logprobs=True)).json()["choices"][0]["logprobs"]["content"]
+    assert all(entry["top_logprobs"] == [] for entry in none)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"top_logprobs": 3}, "when using `top_logprobs`, `logprobs` must be set to true"),
+        (
+            {"logprobs": True, "top_logprobs": 21},
+            "Requested sample logprobs of 21, which is greater than max allowed: 20",
+        ),
+        ({"logprobs": True, "top_logprobs": -2}, "`top_logprobs` must be a positive value or -1"),
+    ],
+)
+def test_log_probabilities_that_cannot_be_given_are_refused(
+    server: Simulated, fields: dict[str, Any], said: str
+) -> None:
+    answer = server.chat(body(photo(1), **fields))
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]
 
 
 def test_the_heads_of_an_answer_are_vllms(server: Simulated) -> None:
