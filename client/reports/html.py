@@ -99,7 +99,9 @@ def _header(findings: Findings, has_charts: bool, has_photos: bool) -> str:
 
 def cell(text: str) -> str:
     """A cell of the main table as markup: the interval is quieter than the number and follows its unit, a word of praise or blame is set apart."""
-    marked = INTERVAL.sub(lambda found: f'{found[2]} <span class="i">{found[1]}</span>', safe(text))
+    marked = INTERVAL.sub(lambda found: f'{found[2]} <span class="i">{found[1]}</span>', safe(text)).replace(
+        " %", "&nbsp;%"
+    )
     word = next((word for word in GOOD + BAD if text.startswith(word)), None)
     if word is None:
         return marked

@@ -79,7 +79,7 @@ footer p{max-width:none}
 #results table{font-size:.78rem}#results th,#results td{padding-right:.55rem}#results td:last-child{padding-right:0}
 #results .i{display:block;font-size:.72rem}
 #results table:not(:has(thead :nth-child(5))){table-layout:fixed}
-#results thead th,#results tbody th{min-width:0}#results tr>*{white-space:normal;overflow-wrap:break-word;hyphens:auto}#results tr>:first-child{width:23%}}
+#results thead th,#results tbody th{min-width:0}#results tr>*{white-space:normal;overflow-wrap:break-word;hyphens:auto}#results tr>:first-child{width:26%}}
 @media print{
 :root{--paper:#fff;--card:#fff;--good:#00694c;--bad:#a83f00;--warn-paper:#fff;--warn-ink:#6b4600;--link:#1c1d20;LIGHT}
 body{font-size:10.5pt}main,header,footer{max-width:none;padding:0}nav,.skip{display:none}
