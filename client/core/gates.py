@@ -133,7 +133,7 @@ def too_few(seen: Seen) -> Iterator[Gate]:
         if answered < limits.FEW_REQUESTS:
             yield invalid(
                 "too_few_requests",
-                f"Only {answered} measured requests to {target} were answered: no interval of a median exists at {seen.plan.confidence:.0%}.",
+                f"{f'Only {answered}' if answered else 'None'} of the measured requests to {target} {'was' if answered < 2 else 'were'} answered: no interval of a median exists at {seen.plan.confidence:.0%}.",
                 f"Ask for at least --requests {limits.FEW_REQUESTS}; 30 or more tell effects of some percent apart.",
                 (target,),
             )

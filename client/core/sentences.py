@@ -29,10 +29,11 @@ def load_sentence(plan: RunPlan, cut_short: dict[str, int] | None = None) -> str
     else:
         rate = f"{load.rate_per_s:g} requests per second" if load.rate_per_s is not None else "an unstated rate"
         how = f"{rate}, {load.arrival} arrivals (open loop)"
+    per = " per arm" if len(plan.targets) > 1 else ""
     length = (
-        f"{load.requests} measured requests per arm"
+        f"{load.requests:,} measured requests{per}"
         if load.requests is not None
-        else f"{load.duration_s:g} s per arm"
+        else f"{load.duration_s:g} s{per}"
         if load.duration_s
         else ""
     )

@@ -17,6 +17,7 @@ from client.reports.charts.look import ON_PAGE, config
 from client.reports.format import estimate
 from client.reports.page import DRAW, bullets, data_block, figure, page, safe, spec_blocks, table
 from client.reports.tables import headers, kernel_lines, level_rows, main_rows, memory_rows, unsupported
+from client.reports.terminal import spoiled
 
 REASONS = 4
 """Those that stand in the open; the rest is one click away."""
@@ -73,9 +74,11 @@ def _header(findings: Findings, has_charts: bool, has_photos: bool) -> str:
     if findings.interrupted:
         lines.append('<p class="banner"><strong>INTERRUPTED</strong> This is what was measured until then.</p>')
     if not findings.valid:
-        items = "".join(f"<li>{safe(reason)}</li>" for reason in findings.invalid_reasons)
+        first, *others = findings.invalid_reasons
+        count = f"{len(others)} more reason{'s' if len(others) > 1 else ''}"
+        more = f' <a href="#trust">{count}</a>' if others else ""
         lines.append(
-            f'<div class="banner"><strong>INVALID</strong> These numbers must not decide.<ul>{items}</ul></div>'
+            f'<p class="banner"><strong>INVALID</strong> These numbers must not decide. {safe(first)}{more}</p>'
         )
     else:
         lines.append(f'<p class="verdict">{safe(verdict)}</p>')
@@ -96,7 +99,9 @@ def _header(findings: Findings, has_charts: bool, has_photos: bool) -> str:
 
 def cell(text: str) -> str:
     """A cell of the main table as markup: the interval is quieter than the number and follows its unit, a word of praise or blame is set apart."""
-    marked = INTERVAL.sub(lambda found: f'{found[2]} <span class="i">{found[1]}</span>', safe(text))
+    marked = INTERVAL.sub(lambda found: f'{found[2]} <span class="i">{found[1]}</span>', safe(text)).replace(
+        " %", "&nbsp;%"
+    )
     word = next((word for word in GOOD + BAD if text.startswith(word)), None)
     if word is None:
         return marked
@@ -128,13 +133,9 @@ def _trust(findings: Findings) -> str:
     items = []
     for gate in findings.gates:
         mark = "<strong>INVALID</strong>" if gate.severity is Severity.INVALID else "Note"
-        of = f" ({safe(_metrics(gate.metrics))})" if gate.metrics else ""
+        of = f" ({safe(spoiled(gate))})" if gate.metrics else ""
         items.append(f'<li>{mark}{of}: {safe(gate.fact)} <span class="i">Next: {safe(gate.next_step)}</span></li>')
     return f'<section id="trust">\n<h2>Can these numbers be trusted?</h2>\n<ul class="plain">{"".join(items)}</ul>\n</section>'
-
-
-def _metrics(names: tuple[str, ...]) -> str:
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def _advice(findings: Findings) -> str:

@@ -11,6 +11,7 @@ from client.core.findings import Findings, Severity
 from client.reports.accuracy import accuracy_notes, accuracy_rows
 from client.reports.format import estimate
 from client.reports.tables import headers, kernel_lines, level_rows, main_rows, memory_rows, unsupported
+from client.reports.terminal import spoiled
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +115,7 @@ def _gates(findings: Findings) -> str:
     lines = []
     for gate in findings.gates:
         mark = "**INVALID**" if gate.severity is Severity.INVALID else "Note"
-        of = f" ({', '.join(gate.metrics)})" if gate.metrics else ""
+        of = f" ({spoiled(gate)})" if gate.metrics else ""
         lines.append(f"- {mark}{of}: {safe(gate.fact)} *Next:* {safe(gate.next_step)}")
     return "## Can these numbers be trusted?\n\n" + "\n".join(lines)
 

@@ -52,6 +52,7 @@ td:has(br){min-width:16rem}
 tbody th{font-weight:400;min-width:7.5rem;max-width:18rem}
 td.k{white-space:nowrap}
 td.n,th.n{text-align:right;white-space:nowrap}
+#results table:not(:has(thead :nth-child(3))){max-width:34rem}
 .i{color:var(--muted)}
 .good{color:var(--good);font-weight:600}.bad{color:var(--bad);font-weight:600}
 ul.plain{padding-left:1.1rem;margin:.5rem 0;max-width:46rem}
@@ -76,7 +77,9 @@ footer p{max-width:none}
 #vg-tooltip-element td.key{color:var(--muted)}
 @media (max-width:40rem){main,header,footer{padding-left:1rem;padding-right:1rem}h2{margin-top:2.5rem}
 #results table{font-size:.78rem}#results th,#results td{padding-right:.55rem}#results td:last-child{padding-right:0}
-#results thead th,#results tbody th{min-width:0;hyphens:auto}#results tbody th{max-width:5.4rem}#results td.k{white-space:normal}#results .i{display:block}}
+#results .i{display:block;font-size:.72rem}
+#results table:not(:has(thead :nth-child(5))){table-layout:fixed}
+#results thead th,#results tbody th{min-width:0}#results tr>*{white-space:normal;overflow-wrap:break-word;hyphens:auto}#results tr>:first-child{width:26%}}
 @media print{
 :root{--paper:#fff;--card:#fff;--good:#00694c;--bad:#a83f00;--warn-paper:#fff;--warn-ink:#6b4600;--link:#1c1d20;LIGHT}
 body{font-size:10.5pt}main,header,footer{max-width:none;padding:0}nav,.skip{display:none}
