@@ -80,7 +80,8 @@ def read_image(path: Path, row: Row, name: str) -> bytes:
 class _Tape:
     """The pictures of one row group in order, a few batches at a time, and wound back when an earlier one is wanted.
 
-    A row group may be as large as its file: it is never held whole. One tape a process; threads take turns.
+    A row group may be as large as its file, and is not decoded whole; pyarrow itself holds one page, which many writers make as large as the
+    group. One tape a process; threads take turns.
     """
 
     def __init__(self) -> None:
