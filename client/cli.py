@@ -136,7 +136,8 @@ def _workload_flags(group: argparse._ArgumentGroup) -> None:
         "--images",
         default="synthetic",
         metavar="SOURCE",
-        help="synthetic, a folder, one picture, or a JSONL manifest with boxes (default: synthetic)",
+        help="synthetic, a folder, one picture, a JSONL manifest with boxes, or Parquet files of "
+        "openfoodfacts/nutrition-table-detection (default: synthetic)",
     )
     group.add_argument(
         "--allow-outside", action="store_true", help="let a manifest name pictures outside its own folder"

@@ -65,7 +65,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """What each request carries. `images` is `synthetic`, or the path of a folder, a picture or a JSONL manifest."""
+    """What each request carries. `images` is `synthetic`, or the path of a folder, a picture, a JSONL manifest or a Parquet file."""
 
     images: str = "synthetic"
     width: int = 1024

@@ -7,9 +7,10 @@ x_max in 0..1). A picture is read from its row group when its turn comes, so tha
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,9 @@ SUFFIX = ".parquet"
 INSTALL = "Install it into this environment: pip install 'pyarrow>=22' (or halfweight[parquet])."
 COLUMNS = {"image_id": "string", "image.bytes": "binary", "objects.bbox": "lists of four numbers"}
 _AT_ONCE = 16
-"""Rows decoded together while a file is looked through; a photo has about half a megabyte."""
+"""Rows decoded together; a photo has about half a megabyte."""
+_BUFFER_BYTES = 1 << 20
+"""Read ahead in a column of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,7 @@ def read_rows(files: list[Path], wanted: int) -> list[Found]:
 
 def read_image(path: Path, row: Row, name: str) -> bytes:
     """The picture file of one row. UsageError when it cannot be read."""
-    images = _group(path, row.group)
-    data = images[row.index].as_py() if row.index < len(images) else None
+    data = _TAPE.image(path, row)
     if not isinstance(data, bytes):
         raise UsageError(
             f"{path}: the row of {name} holds no picture any more.", "Do not change the file during a run."
@@ -75,9 +77,48 @@ def read_image(path: Path, row: Row, name: str) -> bytes:
     return data
 
 
-@lru_cache(maxsize=2)
-def _group(path: Path, group: int) -> Any:  # a pyarrow array
-    return _column(_open(path), path, group, "image", "bytes")
+class _Tape:
+    """The pictures of one row group in order, a few batches at a time, and wound back when an earlier one is wanted.
+
+    A row group may be as large as its file, and is not decoded whole; pyarrow itself holds one page, which many writers make as large as the
+    group. One tape a process; threads take turns.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._place: tuple[Path, int] | None = None
+        self._batches: Iterator[Any] = iter(())
+        self._kept: deque[tuple[int, list[Any]]] = deque(maxlen=2)
+        self._next = 0
+
+    def image(self, path: Path, row: Row) -> Any:
+        """Whatever the row holds as image.bytes; None past the end. UsageError when it cannot be read."""
+        with self._lock:
+            behind = all(row.index < first for first, _ in self._kept) and row.index < self._next
+            if self._place != (path, row.group) or behind:
+                self._kept.clear()
+                self._place, self._next = (path, row.group), 0
+                batches = _open(path).iter_batches(_AT_ONCE, row_groups=[row.group], columns=["image.bytes"])
+                self._batches = iter(batches)
+            while row.index >= self._next and self._wind(path):
+                pass
+            return next((b[row.index - first] for first, b in self._kept if 0 <= row.index - first < len(b)), None)
+
+    def _wind(self, path: Path) -> bool:
+        try:
+            batch = next(self._batches, None)
+        except (OSError, ValueError) as error:
+            self._place = None
+            raise _unreadable(path, error) from None
+        if batch is None:
+            return False
+        images = batch.column("image").field("bytes").to_pylist()
+        self._kept.append((self._next, images))
+        self._next += len(images)
+        return True
+
+
+_TAPE = _Tape()
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Row, bytes, tuple[Box, ...]]]:
@@ -124,7 +165,8 @@ def _open(path: Path) -> pq.ParquetFile:
     except ImportError:
         raise UsageError(f"Reading {path} needs the package pyarrow, which is not installed.", INSTALL) from None
     try:
-        file = pq.ParquetFile(path)
+        # A buffer: without one, pyarrow reads a whole row group before its first row.
+        file = pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise _unreadable(path, error) from None
     have = {file.schema.column(i).path for i in range(len(file.schema))}
@@ -135,14 +177,6 @@ def _open(path: Path) -> pq.ParquetFile:
             f"It needs {', '.join(f'{name} ({kind})' for name, kind in COLUMNS.items())}; other data can be listed in a JSONL manifest.",
         )
     return file
-
-
-def _column(file: pq.ParquetFile, path: Path, group: int, *field: str) -> Any:
-    try:
-        column = file.read_row_group(group, columns=[".".join(field)]).column(field[0]).combine_chunks()
-        return column.field(field[1])
-    except (OSError, ValueError, IndexError) as error:
-        raise _unreadable(path, error) from None
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:

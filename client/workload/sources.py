@@ -1,4 +1,4 @@
-"""`synthetic`, a folder, one picture or a JSONL manifest, opened as a numbered series of pictures."""
+"""`synthetic`, a folder, one picture, a JSONL manifest or Parquet files, opened as a numbered series of pictures."""
 
 from __future__ import annotations
 

@@ -67,6 +67,9 @@ def test_a_target_that_no_file_knows_needs_an_address() -> None:
         (["--api-key-env", "NO_SUCH_VARIABLE"], r"NO_SUCH_VARIABLE is empty or not set"),
         (["--workers", "many"], r"not a number"),
         (["--temperature", "9"], r"must lie from 0 to 2"),
+        (["--logprobs"], r"--logprobs without --quality"),
+        (["--quality", "9", "--logprobs", "21"], r"--logprobs 21: servers list 1 to 20"),
+        (["--quality", "9", "--logprobs", "-1"], r"--logprobs -1"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_its_place(argv: list[str], message: str) -> None:
@@ -124,3 +127,9 @@ def test_open_loop_is_poisson_unless_said_otherwise() -> None:
 )
 def test_base_urls_in_every_usual_form(text: str, url: str) -> None:
     assert base_url(text) == url
+
+
+def test_tokens_are_asked_for_only_with_the_flag() -> None:
+    assert plan("--quality", "9").logprobs == 0
+    assert plan("--quality", "9", "--logprobs").logprobs == 5
+    assert plan("--quality", "9", "--logprobs", "3").logprobs == 3

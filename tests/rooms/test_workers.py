@@ -93,6 +93,18 @@ async def test_the_shares_are_the_whole_schedule(schedule: Schedule, tmp_path: P
     assert result.window.end_ns >= max(record.done_ns or 0 for record in records)
 
 
+async def test_answers_of_quality_passes_come_back_with_their_words_and_tokens(tmp_path: Path) -> None:
+    seen: list[RequestRecord] = []
+    async with fleet_of(2, tmp_path, see=seen.append) as fleet:
+        await fleet.run("t", closed_loop(6, 2, phase=Phase.QUALITY, edges=False), phase=Phase.QUALITY)
+        await fleet.run("t", closed_loop(6, 2, edges=False), phase=Phase.MEASURE)
+    told = {phase: [record for record in seen if record.phase is phase] for phase in (Phase.QUALITY, Phase.MEASURE)}
+    assert [len(records) for records in told.values()] == [6, 6]
+    assert all(record.text and record.tokens for record in told[Phase.QUALITY])
+    assert all(record.text is None for record in told[Phase.MEASURE]), "the eye needs no words"
+    assert all(record.text and not record.tokens for record in written(tmp_path)), "tokens stay out of requests.jsonl"
+
+
 async def test_all_workers_start_at_one_instant(tmp_path: Path) -> None:
     async with fleet_of(2, tmp_path) as fleet:
         result = await fleet.run("t", closed_loop(2, 2), phase=Phase.MEASURE)

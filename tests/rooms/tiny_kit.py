@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from client.core.cases import PreparedRequest
-from client.core.records import ImageFact, Outcome, Phase, RequestRecord
+from client.core.records import ImageFact, Outcome, Phase, RequestRecord, TokenStep
 from client.core.schedule import Slot
 from client.errors import UsageError
 from client.workers import Kit
@@ -89,6 +89,7 @@ class SleepyDoor:
                 worker=worker,
                 attempt=attempt,
                 text=f"pid {os.getpid()}",
+                tokens=(TokenStep("a", {"a": -0.1}),) if phase is Phase.QUALITY else (),
             )
             sink(record)
         return record

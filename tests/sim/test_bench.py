@@ -269,3 +269,24 @@ def test_findings_hold_the_promised_shape(pair: dict[str, str], tmp_path: Path) 
     assert found["comparison"]["effects"]["e2e_p50"]["word"]  # type: ignore[index]
     assert "not_measured" in found
     assert msgspec.json.decode((the_run(tmp_path) / "manifest.json").read_bytes())["complete"] is True
+
+
+def test_tokens_come_from_quality_passes_alone_and_reach_the_findings(pair: dict[str, str], tmp_path: Path) -> None:
+    argv = ["--requests", "8", "--warmup", "1", "--image-size", "112x112", "--quality", "10", "--logprobs", "3"]
+    done = bench(*at(pair), *argv, "--workers", "2", "--concurrency", "2", out=tmp_path)
+    assert done.returncode in MEASURED, done.stderr
+    run = the_run(tmp_path)
+    answers = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
+    assert len(answers) == 2 * 3 * 10
+    for answer in answers:
+        assert answer["text"].startswith("[0.")
+        assert all(len(step["top"]) == 3 and step["token"] in step["top"] for step in answer["tokens"])
+        assert answer["tokens"][-1]["token"] == "token_id:151645"
+    assert all('"tokens"' not in file.read_text() for file in run.glob("requests*.jsonl"))
+    parity = findings_of(run)["comparison"]["parity"]  # type: ignore[index]
+    assert 0.8 < parity["top1_agreement"]["value"] < 1
+    assert parity["mean_kl_nats"]["value"] > 0
+    assert parity["top1_agreement_noise"]["value"] == 1.0
+    assert parity["same_text_noise"]["value"] == parity["same_text_noise_load"]["value"] == 1.0
+    for page in ("report.md", "report.html"):
+        assert "like the same next token best" in (run / page).read_text()
