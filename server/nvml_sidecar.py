@@ -14,11 +14,12 @@ from typing import Any, BinaryIO
 import uvicorn
 
 from server.gpu import replay
+from server.gpu.about import About
 from server.gpu.hub import Hub
 from server.gpu.poller import Poller, Threads
-from server.gpu.reader import GpuGone, Library, NoGpu
+from server.gpu.reader import Library, NoGpu
 from server.gpu.web import energy_of, make_app, recorded_energy
-from server.gpu.wire import EVERYTHING, GpuInfo, Info, Sample, boot_id, info_line, line, now
+from server.gpu.wire import Info, Sample, info_line, line, now
 
 EXIT_USAGE, EXIT_NO_GPU, EXIT_FILE = 2, 3, 6
 EXAMPLES = """examples:
@@ -96,30 +97,6 @@ def _add_ways_out(p: argparse.ArgumentParser) -> None:
     p.add_argument("--once", action="store_true", help="print the info line and one sample of each GPU, and leave")
 
 
-def describe(library: Library, pollers: Sequence[Poller], rate: float, memory_rate: float) -> Info:
-    stamp = now()
-    driver, nvml = library.versions()
-    gpus = []
-    for poller in pollers:
-        try:
-            if poller.lost is not None:
-                raise GpuGone(poller.lost, driver=False)
-            gpus.append(poller.device.info())
-        except GpuGone as gone:
-            gpus.append(GpuInfo(gpu=poller.device.gpu, uuid=poller.device.uuid, absent={EVERYTHING: str(gone)}))
-    return Info(
-        mono_ns=stamp.mono_ns,
-        wall_ns=stamp.wall_ns,
-        host=socket.gethostname(),
-        boot_id=boot_id(),
-        driver=driver,
-        nvml=nvml,
-        rate_hz=rate,
-        memory_rate_hz=memory_rate,
-        gpus=tuple(gpus),
-    )
-
-
 def binding() -> Any:
     """The NVML binding, loaded only when a GPU is really to be read."""
     import pynvml
@@ -161,7 +138,7 @@ def once(library: Library, args: argparse.Namespace, out: BinaryIO) -> None:
         out.write(line(sample))
 
     pollers = [Poller(library, device, show) for device in library.devices(args.gpu or ("all",))]
-    out.write(info_line(describe(library, pollers, args.rate, args.memory_rate)))
+    out.write(info_line(About(library, pollers, args.rate, args.memory_rate)()))
     for poller in pollers:
         poller.slow()
         poller.step()
@@ -175,14 +152,13 @@ def watch(args: argparse.Namespace, nvml: Any, out: BinaryIO | None, sock: socke
     try:
         hub = Hub(out)
         pollers = [Poller(library, device, hub.emit) for device in library.devices(args.gpu or ("all",))]
-        info = describe(library, pollers, args.rate, args.memory_rate)
-        if out is not None:
-            out.write(info_line(info))
+        about = About(library, pollers, args.rate, args.memory_rate, lambda info: hub.note(info_line(info)))
+        hub.note(info_line(about()))
         threads = Threads(args.rate, args.memory_rate, args.energy_every)
         threads.start(pollers)
-        announce(info, sock)
+        announce(about(), sock)
         try:
-            serve(make_app(hub, info, energy_of(pollers)), sock, args.duration)
+            serve(make_app(hub, about, energy_of(pollers)), sock, args.duration)
         finally:
             threads.stop()
     finally:
@@ -193,13 +169,12 @@ def play(args: argparse.Namespace, recording: replay.Recording, out: BinaryIO | 
     hub = Hub(out)
     show = replay.Replay(recording, now())
     info = show.info(args.rate, args.memory_rate, socket.gethostname())
-    if out is not None:
-        out.write(info_line(info))
+    hub.note(info_line(info))
     player = replay.Player(show, hub.emit)
     player.start()
     announce(info, sock)
     try:
-        serve(make_app(hub, info, recorded_energy(hub)), sock, args.duration)
+        serve(make_app(hub, lambda: info, recorded_energy(hub)), sock, args.duration)
     finally:
         player.stop()
 

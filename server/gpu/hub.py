@@ -61,6 +61,11 @@ class Hub:
             self._keep(sample)
             self._write(data)
 
+    def note(self, data: bytes) -> None:
+        """A line for the file alone."""
+        with self._lock:
+            self._write(data)
+
     def _trim(self, newest_ns: int) -> None:
         while self._ring and (self._bytes > self._ring_bytes or self._ring[0][0] < newest_ns - self._ring_ns):
             stamp, data = self._ring.popleft()

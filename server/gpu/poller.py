@@ -14,7 +14,7 @@ import msgspec
 
 from server.gpu.owners import owner
 from server.gpu.reader import Device, GpuGone, Library, NoGpu
-from server.gpu.wire import EVERYTHING, Clock, Emit, Process, Sample, Stamp, now
+from server.gpu.wire import EVERYTHING, Clock, Emit, GpuInfo, Process, Sample, Stamp, now
 
 SECOND = 1_000_000_000
 SLOW_PERIOD_NS = SECOND
@@ -55,6 +55,8 @@ class Poller:
         self.library, self.device, self.emit, self.clock = library, device, emit, clock
         self.proc = proc or Path("/proc")
         self.lost = device.lost
+        self.found: Callable[[Poller], object] = lambda _: None
+        """Told each time that a lost GPU is back."""
         self._generation = library.generation
         self._attempt = 0
         self._retry_ns = 0
@@ -81,7 +83,17 @@ class Poller:
         if self.lost is not None:
             print(f"nvml sidecar: GPU {self.device.gpu} is back.", file=sys.stderr)
             self.lost, self._attempt = None, 0
+            self.found(self)
         self.emit(sample)
+
+    def describe(self) -> GpuInfo:
+        """What does not change while the driver runs; of a GPU that does not answer, why not."""
+        try:
+            if self.lost is not None:
+                raise GpuGone(self.lost, driver=False)
+            return self.device.info()
+        except GpuGone as gone:
+            return GpuInfo(gpu=self.device.gpu, uuid=self.device.uuid, absent={EVERYTHING: str(gone)})
 
     def _lose(self, why: str, stamp: Stamp) -> None:
         pause = BACK_OFF_S[min(self._attempt, len(BACK_OFF_S) - 1)]

@@ -222,10 +222,13 @@ class Library:
     def versions(self) -> tuple[str | None, str | None]:
         """Driver and NVML version, each None when not told."""
         fields = Fields(self.nvml)
-        return (
-            fields.call(("driver",), self.nvml.nvmlSystemGetDriverVersion),
-            fields.call(("nvml",), self.nvml.nvmlSystemGetNVMLVersion),
-        )
+        try:
+            return (
+                fields.call(("driver",), self.nvml.nvmlSystemGetDriverVersion),
+                fields.call(("nvml",), self.nvml.nvmlSystemGetNVMLVersion),
+            )
+        except GpuGone:  # a reload just now: the polling threads report it
+            return None, None
 
     def open(self, gpu: int, uuid: str | None) -> Device:
         """A fresh handle of a GPU seen before. By UUID, because a reload may renumber."""

@@ -96,7 +96,7 @@ def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value) + b"\n", status, media_type="application/json")
 
 
-def make_app(hub: Hub, info: Info, energy: Energy) -> Starlette:
+def make_app(hub: Hub, info: Callable[[], Info], energy: Energy) -> Starlette:
     async def samples(request: Request) -> Response:
         try:
             since, limit = _number(request, "since"), _number(request, "limit")
@@ -111,20 +111,20 @@ def make_app(hub: Hub, info: Info, energy: Energy) -> Starlette:
 
     async def clock(_: Request) -> Response:
         stamp = now()
-        return _json({"mono_ns": stamp.mono_ns, "wall_ns": stamp.wall_ns, "boot_id": info.boot_id})
+        return _json({"mono_ns": stamp.mono_ns, "wall_ns": stamp.wall_ns, "boot_id": info().boot_id})
 
     async def energies(_: Request) -> Response:
         return Response(b"".join(map(line, await energy())), media_type="application/x-ndjson")
 
     async def metrics(_: Request) -> Response:
-        return Response(page(hub.newest, info), media_type=CONTENT_TYPE_LATEST)
+        return Response(page(hub.newest, info()), media_type=CONTENT_TYPE_LATEST)
 
     async def state(_: Request) -> Response:
-        status, body = health(hub, info, now().mono_ns)
+        status, body = health(hub, info(), now().mono_ns)
         return _json(body, status)
 
     async def about(_: Request) -> Response:
-        return _json(info)
+        return _json(info())
 
     return Starlette(
         routes=[

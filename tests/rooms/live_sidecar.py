@@ -10,11 +10,12 @@ import httpx
 import uvicorn
 from scripted_nvml import NOT_SUPPORTED, ScriptedNvml, gpu
 
+from server.gpu.about import About
 from server.gpu.hub import Hub
 from server.gpu.poller import Poller, Threads
 from server.gpu.reader import Library
 from server.gpu.web import energy_of, make_app
-from server.nvml_sidecar import describe, listen
+from server.nvml_sidecar import listen
 
 
 class Running:
@@ -26,9 +27,10 @@ class Running:
         library.start()
         self.hub = Hub()
         pollers = [Poller(library, device, self.hub.emit) for device in library.devices()]
-        self.info = describe(library, pollers, 20, 100)
+        about = About(library, pollers, 20, 100)
+        self.info = about()
         self.threads = Threads(20, 100)
-        app = make_app(self.hub, self.info, energy_of(pollers))
+        app = make_app(self.hub, about, energy_of(pollers))
         self.server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
         sock = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{sock.getsockname()[1]}"

@@ -24,12 +24,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from scripted_nvml import GIB, LOST, Error, ScriptedNvml, gpu
 
 from server.gpu import replay
+from server.gpu.about import About
 from server.gpu.hub import Hub
 from server.gpu.owners import container_in, owner
 from server.gpu.poller import Pace, Poller
 from server.gpu.reader import Library
 from server.gpu.web import health
-from server.gpu.wire import Sample, Stamp
+from server.gpu.wire import Sample, Stamp, info_line
 from server.nvml_sidecar import main
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "gpu"
@@ -89,6 +90,29 @@ def test_info_says_what_was_found(running: Running) -> None:
     assert (info["driver"], info["rate_hz"], info["memory_rate_hz"]) == ("580.159.04", 20, 100)
     assert [g["compute_capability"] for g in info["gpus"]] == ["9.0", "9.0"]
     assert info["gpus"][0]["memory_apis"] == ["v1", "v2"]
+
+
+def test_info_is_renewed_when_a_gpu_comes_back() -> None:
+    """A GPU that is lost at the start has neither name nor capability; once it is back, /info and the file tell them."""
+    nvml = ScriptedNvml(gpu(0, handle=LOST), gpu(1))
+    library = Library(nvml)
+    library.start()
+    out, seconds = io.BytesIO(), [0]
+    hub = Hub(out)
+    clock = lambda: Stamp(seconds[0] * 1_000_000_000, 0)  # noqa: E731
+    pollers = [Poller(library, device, hub.emit, clock) for device in library.devices()]
+    about = About(library, pollers, 10, 10, lambda info: hub.note(info_line(info)))
+    assert [g.name for g in about().gpus] == [None, "NVIDIA H100 80GB HBM3"]
+    for poller in pollers:
+        poller.step()
+    del nvml.gpus[0]["handle"]
+    seconds[0] = 2
+    for poller in pollers:
+        poller.step()
+    assert [g.name for g in about().gpus] == ["NVIDIA H100 80GB HBM3"] * 2
+    assert about().gpus[0].compute_capability == "9.0"
+    lines = out.getvalue().splitlines()
+    assert [line.startswith(b'{"info"') for line in lines] == [False, False, True, False, False]
 
 
 def test_energy_is_read_when_asked_and_stays_in_the_samples(running: Running) -> None:
