@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.core.stats import (
+    DEPENDENT,
     Floats,
     Interval,
     block_length,
@@ -43,6 +44,9 @@ SHORT = 100
 SUSPECTED = 0.5
 """Standard errors from which autocorrelation is reckoned with. A test at 5 % finds only two of three series that have it among 30 values,
 and an interval that leaves it out is too narrow; reckoning with it in vain costs a few percent of width."""
+ROUGH, ROUGH_MEAN = 2.5, 5.0
+"""How many times fewer degrees of freedom a strongly dependent series leaves than it has effective values. Chosen on the worlds of
+`benchmarks/coverage`; a median needs less, as autocorrelation is reckoned with in full and reaches it in part."""
 CELLS = 4_000_000
 """Numbers held at once while resampling: 32 MB."""
 Index = npt.NDArray[np.int32]
@@ -215,7 +219,8 @@ def _dependence(parts: Sequence[AnySeries], weights: Sequence[float]) -> Depende
         return Dependence()
     if _central(parts[0]):
         # Autocorrelation of the logs bounds that of their signs (arcsine law), and is known far better from few values.
-        return depends(_mixed([np.log(np.maximum(_seen(part.times()), 1e-9)) for part in parts], weights))
+        logs = _mixed([np.log(np.maximum(_seen(part.times()), 1e-9)) for part in parts], weights)
+        return depends(logs, SUSPECTED if len(logs) <= SHORT else DEPENDENT)
     return depends(_mixed([part.pull() for part in parts], weights))
 
 
@@ -235,10 +240,10 @@ def _mixed(series: list[Floats], weights: Sequence[float]) -> Floats:
     return np.asarray(np.sum([w * each for w, each in zip(weights, series, strict=True)], axis=0), np.float64)
 
 
-def depends(series: Floats) -> Dependence:
+def depends(series: Floats, least: float = SUSPECTED) -> Dependence:
     if len(series) < 8:
         return Dependence()
-    whole = inflation(series, SUSPECTED)
+    whole = inflation(series, least)
     if whole == 1.0:
         return Dependence()
     if len(series) <= SHORT:
@@ -250,16 +255,16 @@ def depends(series: Floats) -> Dependence:
 def _levels(confidence: float, n: int, effective: float, means: bool) -> tuple[float, float]:
     """Percentile levels for n values that are worth `effective` independent ones.
 
-    Percentiles of a resampled quantile are wide enough from 20 independent values on, those of a mean are not. The variance inflation is an
-    estimate too, and a rough one: it leaves a third of the effective number as degrees of freedom. In a short series quantiles are
-    widened by no more than what going from n values to the effective number costs.
+    Percentiles of a resampled quantile are wide enough from 20 independent values on, those of a mean are not. The variance inflation is
+    an estimate too: the more of it, the fewer degrees of freedom are left. In a short series quantiles are widened by no more than what
+    going from n values to the effective number costs.
     """
-    dependent = effective < n
-    if dependent and EXPANDED <= n <= SHORT and not means:
-        t, all_free = (t_point(confidence, max(size / 2 - 1, 2.0)) for size in (effective, n))
+    lost = (ROUGH_MEAN if means else ROUGH) * (1 - effective / n)
+    if effective < n and EXPANDED <= n <= SHORT and not means:
+        t, all_free = (t_point(confidence, max(size / ROUGH - 1, 2.0)) for size in (effective, n))
         return _tails(normal_point(confidence) * t / all_free)
-    if means or dependent or n < EXPANDED:
-        return expanded_levels(confidence, effective / 3 if dependent and n >= EXPANDED else effective)
+    if means or effective < n or n < EXPANDED:
+        return expanded_levels(confidence, effective / (1 + lost) if n >= EXPANDED else effective)
     return (1 - confidence) / 2, (1 + confidence) / 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import made
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,8 +15,8 @@ from client.core.bootstrap import Series, contrast
 from client.core.findings import Action, Effect, Estimate, Level, Recommendation, Word
 from client.core.levels import over_levels
 from client.core.metrics import arm
-from client.core.pairing import latency_contrast, noise_floor
-from client.core.plan import Design, Timeouts
+from client.core.pairing import latency_contrast, noise_floor, rate_floor
+from client.core.plan import Arrival, Design, Timeouts
 from client.core.records import Outcome
 from client.core.stats import Interval, inflation
 from client.core.table import RecordTable
@@ -75,6 +76,21 @@ def test_the_noise_floor_leaves_out_drift_where_nothing_is_paired() -> None:
 def test_the_noise_floor_of_a_serial_run_is_what_the_baselines_differ_by() -> None:
     both = campaign(DRIFT, Design.SERIAL, 60, 0.0, np.random.default_rng(1))
     assert noise_floor(both, "e2e", "p50") == pytest.approx(0.2 * 2 / 3, abs=0.02)
+
+
+@pytest.mark.parametrize("arrival", [Arrival.CLOSED, Arrival.POISSON])
+def test_a_throughput_has_a_noise_floor_too(arrival: Arrival) -> None:
+    floors = []
+    for world in (CALM, World("noisy", sigma=0.2)):
+        asked = plan(Design.INTERLEAVED, 1)
+        asked = msgspec.structs.replace(asked, load=msgspec.structs.replace(asked.load, arrival=arrival))
+        runs = [campaign(world, Design.INTERLEAVED, 60, 0.3, np.random.default_rng(seed)) for seed in range(12)]
+        found = [rate_floor(both, "requests_per_s", asked) for both in runs]
+        floors.append(float(np.median([value for value in found if value is not None])))
+    assert floors[0] < (0.02 if arrival is Arrival.CLOSED else 0.08)
+    assert floors[1] > 1.5 * floors[0]
+    serial = campaign(DRIFT, Design.SERIAL, 60, 0.0, np.random.default_rng(1))
+    assert rate_floor(serial, "requests_per_s", plan(Design.SERIAL, 1)) == pytest.approx(0.2 * 2 / 3, abs=0.02)
 
 
 def test_dependent_series_get_the_interval_that_theory_asks_for() -> None:
