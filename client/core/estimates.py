@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from client.core.blocks import levels_of
-from client.core.bootstrap import Clusters, Series, Shares, contrast, dependence
+from client.core.bootstrap import Clusters, Series, Shares, contrast, told_inflation
 from client.core.findings import Estimate
 from client.core.metrics import Arm, batch_rates, throughput_weights
 from client.core.names import LATENCIES, QUANTILES
@@ -52,7 +52,7 @@ def latency_values(arm: Arm, metric: str) -> tuple[Floats, float]:
         return arm.gaps, float(owners)  # gaps of one answer move together: an answer counts once
     values = arm.latency[metric]
     values = values[~np.isnan(values)]
-    return values, len(values) / dependence(Series(values, 0.5)).inflation if len(values) else 0.0
+    return values, len(values) / told_inflation(values) if len(values) else 0.0
 
 
 def quantile_estimate(ordered: Floats, p: float, confidence: float, effective: float, arm: Arm) -> Estimate:

@@ -226,34 +226,81 @@ def noise_floor(both: Sides, metric: str, stat: str) -> float | None:
         return None
     arms = aligned(both, metric) if both.paired else both.parts
     gaps = []
-    for place, part in enumerate(arms):
-        other = arms[1 - place] if both.paired else None
-        gap = _split_gap(part, None if other is None else other.latency[metric], metric, p)
-        if gap is not None:
-            gaps.append(gap)
-    return max(gaps) if gaps else None
+    for part, other in _with_partner(arms, both.paired):
+        split = _split(part, part.latency[metric], None if other is None else other.latency[metric])
+        if split is not None:
+            halves = [Series(split.values[split.side == sign], p).value() for sign in (1, -1)]
+            gaps.append(_gap(halves[0], halves[1], math.sqrt(0.5)))
+    return _largest(gaps)
 
 
-def _split_gap(part: Arm, other: Floats | None, metric: str, p: float | None) -> float | None:
+def rate_floor(both: Sides, name: str, plan: RunPlan) -> float | None:
+    """The same of a throughput: in a closed loop from what each request added over the time it took, in an open one from blocks."""
+    if both.second_a:
+        first, second = (_window_rate(part, name, plan) for part in both.parts[1:])
+        return None if first is None or second is None else _gap(first, second, 1.0)
+    if plan.load.arrival is not Arrival.CLOSED:
+        return _largest([_block_gap(part, throughput_weights(part, plan.slos)[name]) for part in both.parts])
+    arms = reordered_all(both, [part.end_ns > part.start_ns for part in both.parts]) if both.paired else both.parts
+    gaps = []
+    for part, other in _with_partner(arms, both.paired):
+        split = _split(part, _seconds(part), None if other is None else _seconds(other))
+        if split is not None:
+            added = throughput_weights(part, plan.slos)[name][split.kept]
+            halves = [float(added[split.side == k].sum() / split.values[split.side == k].sum()) for k in (1, -1)]
+            gaps.append(_gap(halves[0], halves[1], math.sqrt(0.5)))
+    return _largest(gaps)
+
+
+def _with_partner(arms: tuple[Arm, ...], paired: bool) -> list[tuple[Arm, Arm | None]]:
+    return [(part, arms[1 - place] if paired else None) for place, part in enumerate(arms)]
+
+
+def _seconds(part: Arm) -> Floats:
+    return np.asarray((part.end_ns - part.start_ns) / 1e9, np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Halves:
+    """`side` is +1 or -1 for each of `values`; `kept` says which rows of the arm they are."""
+
+    kept: Mask
+    values: Floats
+    side: np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+def _split(part: Arm, values: Floats, other: Floats | None) -> _Halves | None:
     blocks = np.unique(part.block)
     if len(blocks) < 2:
         return None
-    values = part.latency[metric]
-    finite = np.isfinite(values) & (values > 0)
+    kept = np.isfinite(values) & (values > 0)
     if other is not None:
-        finite &= np.isfinite(other) & (other > 0)
-    logs = np.log(values[finite])
-    if other is not None and finite.sum() > 3:
-        control = np.log(other[finite])
+        kept &= np.isfinite(other) & (other > 0)
+    logs = np.log(values[kept])
+    if other is not None and kept.sum() > 3:
+        control = np.log(other[kept])
         spread = float(control.var())
         slope = float(np.cov(logs, control, bias=True)[0, 1]) / spread if spread > 0 else 0.0
         logs = logs - min(max(slope, 0.0), 1.0) * (control - control.mean())
-    sign = np.array([1 if k % 4 in (0, 3) else -1 for k in range(len(blocks))])
-    side = sign[np.searchsorted(blocks, part.block[finite])]
-    plus, minus = np.exp(logs[side > 0]), np.exp(logs[side < 0])
-    if len(plus) < 2 or len(minus) < 2:
+    side = _signs(len(blocks))[np.searchsorted(blocks, part.block[kept])]
+    return _Halves(kept, np.exp(logs), side) if min((side > 0).sum(), (side < 0).sum()) >= 2 else None
+
+
+def _signs(blocks: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array([1 if k % 4 in (0, 3) else -1 for k in range(blocks)])
+
+
+def _block_gap(part: Arm, weights: Floats) -> float | None:
+    sums, seconds = batch_rates(part, weights)
+    if len(sums) < 2:
         return None
-    return _gap(Series(plus, p).value(), Series(minus, p).value(), math.sqrt(0.5))
+    side = _signs(len(sums))
+    halves = [float(sums[side == k].sum() / seconds[side == k].sum()) for k in (1, -1)]
+    return _gap(halves[0], halves[1], math.sqrt(0.5))
+
+
+def _largest(gaps: list[float | None]) -> float | None:
+    return max((gap for gap in gaps if gap is not None), default=None)
 
 
 def _gap(first: float, second: float, scale: float) -> float | None:

@@ -1,7 +1,7 @@
 """The recommendation: a table of rules over what was found, read from the top; the first that fits decides.
 
 `quality` and `primary` are the candidate's: better, same, worse or unknown. `gain` and `loss` say whether any of the other facts
-(time to first token, time per token, throughput, KV capacity, cost, energy) is better or worse beyond the smallest effect worth having.
+(time to first token, time per token, throughput, KV capacity, cost, energy) is better or worse beyond the smallest effect worth having; better answers are a gain too.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ RULES: tuple[Rule, ...] = (
     Rule((UNKNOWN,), ANY, EITHER, EITHER, Action.DEPENDS, "something is gained, but its accuracy was not shown to hold"),
     Rule(NOT_WORSE, (BETTER,), EITHER, NO, Action.USE, "it is faster where it was asked to be, its answers hold, and nothing is lost by it"),
     Rule(NOT_WORSE, (SAME,), YES, NO, Action.USE, "it costs no latency, its answers hold, and something is gained"),
+    Rule(NOT_WORSE, (UNKNOWN,), YES, NO, Action.DEPENDS, "something is gained, but the primary metric is not settled"),
     Rule(NOT_WORSE, ANY, EITHER, EITHER, Action.DEPENDS, "it wins on some counts and loses on others"),
 )  # fmt: skip
 
@@ -91,15 +92,16 @@ def recommend(
     facts = {name: comparison.effects[name] for name in FACTS if name in comparison.effects and name != primary}
     sides = {name: side_of(effect) for name, effect in facts.items()}
     inside = PARTS if main == BETTER and primary.startswith(("e2e", "response")) else ()
-    gain = BETTER in sides.values()
+    gain = BETTER in (quality, *sides.values())
     loss = any(side == WORSE for name, side in sides.items() if name not in inside)
+    everything = {primary: main, "mean_iou": quality} | sides
     rule = next(r for r in RULES if quality in r.quality and main in r.primary and gain in r.gain and loss in r.loss)
     return Recommendation(
         action=rule.action,
-        sentence=_sentence(rule, new, old, sides, main),
+        sentence=_sentence(rule, new, old, everything),
         load=load,
         reasons=_reasons(comparison, primary, facts, sides),
-        would_change=tuple(_would_change(rule, comparison, primary, quality, main, sides)),
+        would_change=tuple(_would_change(rule, comparison, primary, quality, main, everything)),
         not_measured=not_measured,
     )
 
@@ -108,7 +110,7 @@ def _listed(sides: dict[str, str], side: str) -> str:
     return ", ".join(NAMES[name].words for name, found in sides.items() if found == side)
 
 
-def _sentence(rule: Rule, new: str, old: str, sides: dict[str, str], main: str) -> str:
+def _sentence(rule: Rule, new: str, old: str, sides: dict[str, str]) -> str:
     if rule.action is Action.USE:
         return f"Use {new}: {rule.because}."
     if rule.action is Action.KEEP:

@@ -4,7 +4,7 @@ Sources: Harrell & Davis 1982 (the quantile estimator used: a weighted mean of o
 smooth enough to be resampled); Hyndman & Fan 1996 (type 8, used where values are censored or very many);
 Hutson 1999 (fractional order-statistic intervals); Politis & White 2004 with Patton, Politis & White 2009 (block length);
 Kendall 1954, Marriott & Pope 1954 (bias of the lag-1 autocorrelation); White 1997, White, Cobb & Spratt 2000 (MSER-5);
-Hesterberg 2015 (expanded percentile interval); Holm 1979.
+Serfling 1980, ch. 8 (influence values of a weighted mean of order statistics); Hesterberg 2015 (expanded percentile interval); Holm 1979.
 """
 
 from __future__ import annotations
@@ -128,6 +128,22 @@ def order_interval(ordered: Floats, p: float, confidence: float, effective: floa
     return Interval(quantile(ordered, p), at_position(ordered, places[0]), at_position(ordered, places[1]))
 
 
+def quantile_influence(values: Floats, p: float) -> Floats:
+    """How far each value pulls its Harrell-Davis quantile, times n; they sum to zero. Finite values only.
+
+    A weighted mean of order statistics is, but for terms that vanish, the mean of these (Serfling 1980): what autocorrelation does to the
+    quantile it does through them, and not through the values. Of an extreme quantile few values pull, and neighbours hardly matter.
+    """
+    n = len(values)
+    order = np.argsort(values, kind="stable")
+    weights = n * harrell_davis_weights(n, p)
+    steps = np.diff(values[order]) * (weights[:-1] + weights[1:]) / 2
+    above = np.concatenate([np.cumsum(steps[::-1])[::-1], np.zeros(1)])
+    found = np.empty(n)
+    found[order] = float(steps @ np.arange(1, n)) / n - above
+    return found
+
+
 def autocovariance(series: Floats, lags: int) -> Floats:
     """Lags 0..lags, divided by n (so that the sequence is positive definite)."""
     centred = series - series.mean()
@@ -149,14 +165,14 @@ def autocorrelation(series: Floats) -> Floats:
     return np.asarray(np.minimum((rho + 1 / n) / (1 - 3 / n), 0.99), np.float64)
 
 
-def inflation(series: Floats) -> float:
-    """By how much autocorrelation multiplies the variance of the mean; 1 where none can be told from chance, never less.
+def inflation(series: Floats, least: float = DEPENDENT) -> float:
+    """By how much autocorrelation multiplies the variance of the mean; 1 where it lies under `least` standard errors, never less.
 
     Sums autocorrelations in pairs as long as a pair is positive, each pair at most as large as the one before (Geyer 1992).
     """
     n = len(series)
     rho = autocorrelation(series)
-    if len(rho) < 2 or max(float(rho[0]), float(rho[:2].sum()) / math.sqrt(2)) < DEPENDENT / math.sqrt(n):
+    if len(rho) < 2 or max(float(rho[0]), float(rho[:2].sum()) / math.sqrt(2)) < least / math.sqrt(n):
         return 1.0
     whole = np.concatenate([np.ones(1), rho])
     pairs = whole[: len(whole) // 2 * 2].reshape(-1, 2).sum(axis=1)

@@ -8,7 +8,7 @@
     name       = target "." metric            e.g. fp8.e2e_p50; metrics as in client.core.names
     unit       = "ms" | "s"                   a number with a unit becomes milliseconds
 
-A condition is linear in its names. It is met (`fail`) only if its whole interval lies on the met side, not met (`pass`) only if its whole
+A condition is linear in its names, which share one unit. It is met (`fail`) only if its whole interval lies on the met side, not met (`pass`) only if its whole
 interval lies on the other; in between it is `cannot tell`. Two targets of one comparison are judged on their paired interval.
 """
 
@@ -64,6 +64,8 @@ class _Parser:
         self.targets = targets
         self.place = 0
         self.depth = 0
+        self.units: list[tuple[str, int]] = []
+        """Unit of each name, and of each number that has one, with its place."""
 
     def fault(self, what: str, place: int, hint: str) -> UsageError:
         return UsageError(f"--fail-if {what}\n  {self.text}\n  {' ' * place}^", hint)
@@ -96,6 +98,12 @@ class _Parser:
         gap = left.plus(right, -1.0)
         if not any(gap.factors.values()):
             raise self.fault("names nothing that is measured:", 0, f"Use a name such as {self.targets[0]}.e2e_p50.")
+        if not all(map(math.isfinite, (gap.constant, *gap.factors.values()))):
+            raise self.fault("has a number beyond all measure:", 0, "Write smaller ones.")
+        for unit, place in self.units[1:]:
+            if unit != self.units[0][0]:
+                told = f"Both sides need one unit; the first is in {self.units[0][0] or 'a plain number'}, this in {unit or 'a plain number'}."
+                raise self.fault("compares what has another unit here:", place, told)
         return Condition(self.text, gap, sign.startswith(">"))
 
     def sum(self) -> Linear:
@@ -136,7 +144,12 @@ class _Parser:
             raise self.fault("needs a number or a name here:", min(place, len(self.text)), hint)
         self.place = found.end()
         if found["number"] is not None:
-            return Linear({}, float(found["number"]) * _UNITS[found["unit"]])
+            value = float(found["number"]) * _UNITS[found["unit"]]
+            if not math.isfinite(value):
+                raise self.fault("has a number beyond all measure here:", place, "Write a smaller one.")
+            if found["unit"] is not None:
+                self.units.append(("ms", place))
+            return Linear({}, value)
         if found["name"] is not None:
             return self.named(found["name"], found.start("name"))
         inner = self.inside()
@@ -168,6 +181,7 @@ class _Parser:
             raise self.fault(f"knows no target {target!r}:", place, f"Targets of this run: {', '.join(self.targets)}.")
         if metric not in NAMES:
             raise self.fault(f"knows no metric {metric!r}:", place + len(target) + 1, f"Metrics: {', '.join(NAMES)}.")
+        self.units.append((NAMES[metric].unit, place))
         return Linear({(target, metric): 1.0}, 0.0)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from client.core.bootstrap import Contrast, z_of
 from client.core.findings import Effect, Estimate, Gate, Severity, Word
 from client.core.names import COMPARED, NAMES, STATISTICS, Better, Name
-from client.core.pairing import Sides, latency_contrast, noise_floor, rate_contrast
+from client.core.pairing import Sides, latency_contrast, noise_floor, rate_contrast, rate_floor
 from client.core.phrases import Told, effect_sentence
 from client.core.plan import Arrival, RunPlan
 from client.core.stats import Interval, holm, least_n, two_sided_p
@@ -46,7 +46,7 @@ def judge(both: Sides, short: str, plan: RunPlan) -> Judged:
     if stat in STATISTICS:
         found, floor = latency_contrast(both, metric, stat, plan), noise_floor(both, metric, stat)
     else:
-        found, floor = rate_contrast(both, short, plan), None
+        found, floor = rate_contrast(both, short, plan), rate_floor(both, short, plan)
     p = None if found.log is None else two_sided_p(z_of(found.log, plan.confidence))
     return Judged(NAMES[short], found, floor, p)
 

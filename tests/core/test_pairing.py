@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import made
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,10 +15,10 @@ from client.core.bootstrap import Series, contrast
 from client.core.findings import Action, Effect, Estimate, Level, Recommendation, Word
 from client.core.levels import over_levels
 from client.core.metrics import arm
-from client.core.pairing import latency_contrast, noise_floor
-from client.core.plan import Design, Timeouts
+from client.core.pairing import latency_contrast, noise_floor, rate_floor
+from client.core.plan import Arrival, Design, Timeouts
 from client.core.records import Outcome
-from client.core.stats import Interval
+from client.core.stats import Interval, inflation
 from client.core.table import RecordTable
 
 CALM = World("calm", sigma=0.02)
@@ -77,6 +78,21 @@ def test_the_noise_floor_of_a_serial_run_is_what_the_baselines_differ_by() -> No
     assert noise_floor(both, "e2e", "p50") == pytest.approx(0.2 * 2 / 3, abs=0.02)
 
 
+@pytest.mark.parametrize("arrival", [Arrival.CLOSED, Arrival.POISSON])
+def test_a_throughput_has_a_noise_floor_too(arrival: Arrival) -> None:
+    floors = []
+    for world in (CALM, World("noisy", sigma=0.2)):
+        asked = plan(Design.INTERLEAVED, 1)
+        asked = msgspec.structs.replace(asked, load=msgspec.structs.replace(asked.load, arrival=arrival))
+        runs = [campaign(world, Design.INTERLEAVED, 60, 0.3, np.random.default_rng(seed)) for seed in range(12)]
+        found = [rate_floor(both, "requests_per_s", asked) for both in runs]
+        floors.append(float(np.median([value for value in found if value is not None])))
+    assert floors[0] < (0.02 if arrival is Arrival.CLOSED else 0.08)
+    assert floors[1] > 1.5 * floors[0]
+    serial = campaign(DRIFT, Design.SERIAL, 60, 0.0, np.random.default_rng(1))
+    assert rate_floor(serial, "requests_per_s", plan(Design.SERIAL, 1)) == pytest.approx(0.2 * 2 / 3, abs=0.02)
+
+
 def test_dependent_series_get_the_interval_that_theory_asks_for() -> None:
     """Mean of an AR(1) series: standard error sigma / (1 - rho) / sqrt(n)."""
     rho, n, sigma = 0.7, 250, 0.05
@@ -92,6 +108,38 @@ def test_dependent_series_get_the_interval_that_theory_asks_for() -> None:
         halves.append(found.log.half)
     theory = 1.96 * sigma / (1 - rho) / np.sqrt(n)
     assert 0.97 < float(np.mean(halves)) / theory < 1.2  # without spreading replicates back it is 0.91
+
+
+def test_thirty_dependent_pairs_are_not_taken_for_independent_ones() -> None:
+    """A test at 5 % misses the dependence of neighbours in a third of such campaigns, and the interval is then wrong in one of seven."""
+    world = World("autocorrelated", sigma=0.06, rho=0.6, machine=0.08)
+    missed = 0
+    for seed in range(200):
+        both = campaign(world, Design.INTERLEAVED, 30, 0.0, np.random.default_rng([5, seed]))
+        logs = np.log(both.parts[0].latency["e2e"] / both.parts[1].latency["e2e"])
+        if inflation(logs) > 1:
+            continue
+        found = latency_contrast(both, "e2e", "p50", plan(Design.INTERLEAVED, seed)).log
+        assert found is not None
+        missed += not found.low <= 0 <= found.high
+    assert missed <= 4  # 5 % of the 70 or so would be 3 or 4; with independent draws it is 6
+
+
+def test_a_tail_is_no_wider_for_a_dependence_that_does_not_reach_it() -> None:
+    """Of a 95th percentile few values pull: neighbours that are alike do not make it much less certain."""
+    world = World("autocorrelated", sigma=0.06, rho=0.6, machine=0.08)
+    ratios = []
+    for seed in range(12):
+        both = campaign(world, Design.INTERLEAVED, 120, 0.0, np.random.default_rng([6, seed]))
+        a, b = (Series(part.latency["e2e"], 0.95) for part in both.parts)
+        as_one = contrast([a, b], (1.0, -1.0), True, 0.95, (seed,)).log
+        order = np.random.default_rng(seed).permutation(120)
+        mixed = [Series(part.values[order], 0.95) for part in (a, b)]
+        apart = contrast(mixed, (1.0, -1.0), True, 0.95, (seed,)).log
+        assert as_one is not None
+        assert apart is not None
+        ratios.append(as_one.half / apart.half)
+    assert float(np.median(ratios)) < 1.25
 
 
 def test_a_secondary_metric_needs_more_than_its_own_interval() -> None:

@@ -47,6 +47,17 @@ def test_a_censored_value_makes_only_the_quantiles_that_it_reaches_unknown() -> 
     assert math.isinf(stats.quantile(ordered.astype(float), 0.99))
 
 
+@pytest.mark.parametrize("p", [0.5, 0.95])
+def test_influences_foretell_what_leaving_a_value_out_does(p: float) -> None:
+    values = np.random.default_rng(8).lognormal(0, 0.3, 200)
+    whole = stats.quantile(np.sort(values), p)
+    without = np.array([stats.quantile(np.sort(np.delete(values, k)), p) for k in range(200)])
+    pulls = stats.quantile_influence(values, p)
+    assert pulls.sum() == pytest.approx(0, abs=1e-9)
+    assert np.corrcoef(pulls, whole - without)[0, 1] > 0.99
+    assert pulls.std() == pytest.approx(199 * without.std(), rel=0.1)
+
+
 def ar1(rho: float, n: int, seed: int = 0) -> stats.Floats:
     rng = np.random.default_rng(seed)
     noise = rng.normal(size=n)

@@ -75,6 +75,10 @@ def test_a_spoiled_run_can_tell_nothing() -> None:
         ("fp8.e2e_p50 > 3 > 4", 16, "cannot be read from here"),
         ("3 > 4", 0, "names nothing"),
         ("fp8.e2e_p50 > 500xs", 14, "needs a number or a name"),
+        ("fp8.e2e_p50 > bf16.mean_iou", 14, "another unit"),
+        ("fp8.requests_per_s < 2 * 100ms", 25, "another unit"),
+        ("fp8.e2e_p50 > 1e999", 14, "beyond all measure"),
+        ("fp8.e2e_p50 > 1e300 * 1e300", 0, "beyond all measure"),
     ],
 )
 def test_a_fault_has_a_caret_under_it(text: str, place: int, words: str) -> None:

@@ -118,6 +118,9 @@ def case(quality: Word, primary: Word, **others: Word) -> Comparison:
         (case(Word.NOT_MEASURED, Word.FASTER), Action.DEPENDS),
         (case(Word.NON_INFERIOR, Word.INCONCLUSIVE), Action.NONE),
         (case(Word.NON_INFERIOR, Word.INCONCLUSIVE, ttft_p50=Word.SLOWER), Action.KEEP),
+        (case(Word.NON_INFERIOR, Word.INCONCLUSIVE, tpot_p50=Word.FASTER), Action.DEPENDS),
+        (case(Word.BETTER, Word.EQUIVALENT), Action.USE),
+        (case(Word.BETTER, Word.SLOWER), Action.DEPENDS),
     ],
 )
 def test_the_rules(comparison: Comparison, action: Action) -> None:
@@ -126,6 +129,18 @@ def test_the_rules(comparison: Comparison, action: Action) -> None:
     assert found.load == "one at a time"
     assert found.reasons[0] == "Accuracy."
     assert "fp8" in found.sentence or action is Action.NONE
+
+
+def test_what_it_depends_on_is_named() -> None:
+    """The primary metric and the accuracy too, and no loss where there is none."""
+    slower = recommend(case(Word.NON_INFERIOR, Word.SLOWER, tpot_p50=Word.FASTER), "e2e_p50", "x", None, ()).sentence
+    assert "better: median time per output token" in slower
+    assert "worse: median end-to-end latency" in slower
+    right = recommend(case(Word.BETTER, Word.SLOWER), "e2e_p50", "x", None, ()).sentence
+    assert "better: mean IoU" in right
+    unsettled = recommend(case(Word.NON_INFERIOR, Word.INCONCLUSIVE, tpot_p50=Word.FASTER), "e2e_p50", "x", None, ())
+    assert "the primary metric is not settled" in unsettled.sentence
+    assert "loses" not in unsettled.sentence
 
 
 def test_every_case_has_a_rule_and_every_rule_a_case() -> None:
