@@ -29,6 +29,7 @@ GOALS = {
     "start_to_first_request_s": (0.6, "max"),
     "peak_rss_mb": (90.0, "max"),
     "truth_server_burst_rps": (None, ""),
+    "floor_cpu_ms_per_request_paced_c64": (None, ""),
 }
 
 
@@ -69,7 +70,7 @@ def all_figures(lab: Lab, say: Callable[[str], None]) -> dict[str, float | None]
     server = build("server", lab.cache)
     found: dict[str, float | None] = dict.fromkeys(GOALS)
     with serving(server, "burst", lab.server_cpu) as truth:
-        found["truth_server_burst_rps"] = ceiling(lab, truth)
+        found["truth_server_burst_rps"] = bare_client(lab, truth, 60_000)["rps"]
         burst = job(lab, truth, 15_000, concurrency=64)
         found["burst_rps_c64"] = burst.rps
         say(
@@ -78,10 +79,14 @@ def all_figures(lab: Lab, say: Callable[[str], None]) -> dict[str, float | None]
     with serving(server, "paced", lab.server_cpu) as truth:
         paced = job(lab, truth, 4_000, concurrency=64)
         found["cpu_ms_per_request_paced_c64"] = paced.cpu_ms
+        found["floor_cpu_ms_per_request_paced_c64"] = bare_client(lab, truth, 4_000)["cpu_ms"]
         found["peak_rss_mb"] = paced.cost["rss_mb"]
         found["ttft_error_ms_p99_c64"] = p99_ms(paced.ttft_error_ns)
         found["stamp_lag_ms_p99_c64"] = p99_ms(paced.stamp_lag_ns)
-        say(f"paced, 64 in flight: {paced.rps:,.0f} requests/s of 510, {_busy(paced)}")
+        say(
+            f"paced, 64 in flight: {paced.rps:,.0f} requests/s of 510, {_busy(paced)}; CPU {paced.cpu_ms:.3f} ms/request"
+            f" (a bare C client: {found['floor_cpu_ms_per_request_paced_c64']:.3f})"
+        )
         paced = job(lab, truth, 12_000, concurrency=256)
         found["ttft_error_ms_p99_c256"] = p99_ms(paced.ttft_error_ns)
         found["stamp_lag_ms_p99_c256"] = p99_ms(paced.stamp_lag_ns)
@@ -144,13 +149,15 @@ def _compare(record: RequestRecord, measured: Measured) -> int:
     return 1
 
 
-def ceiling(lab: Lab, truth: Truth) -> float:
-    """Answers per second of the server itself, by a C client on the client's core: a lower bound, since that one costs time too."""
+def bare_client(lab: Lab, truth: Truth, requests: int) -> dict[str, float]:
+    """What a C client that looks at nothing makes of the server, on the client's core, 64 in flight: `rps`, in burst a lower bound of
+    the server's own ceiling, and `cpu_ms`, user and system time per request: below it no client comes on this machine."""
     program = build("ceiling", lab.cache)
-    command = [str(program), str(truth.port), "64", "60000", str(lab.bodies / "000.json")]
+    command = [str(program), str(truth.port), "64", str(requests), str(lab.bodies / "000.json")]
     done = subprocess.run(pinned(command, lab.client_cpu), stdout=subprocess.PIPE, check=True)
     truth.take_log()
-    return float(json.loads(done.stdout)["rps"])
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def start_to_first_request(lab: Lab, truth: Truth) -> float:

@@ -61,6 +61,10 @@ class Connection:
         """Start to send; call `uploaded` at the end. Raises OSError when not one byte was taken."""
         raise NotImplementedError
 
+    def still_sending(self) -> bool:
+        """Whether part of the request has not left this process."""
+        return self._uploading
+
     def stale(self) -> bool:
         """Whether the peer has ended this idle connection, or spoken on it out of turn."""
         raise NotImplementedError
@@ -175,7 +179,7 @@ class Connection:
             exchange.complete = False
             self._fail(exchange, failure)
         elif exchange.complete:
-            if self._uploading:  # a refusal: nobody will read the rest of the request
+            if self.still_sending():  # a refusal: nobody will read the rest of the request
                 self._reusable = False
             self._finish(exchange)
         elif exchange.sink is None and exchange.status is not None:

@@ -182,6 +182,10 @@ class TlsConnection(Connection, asyncio.Protocol):
         if not self._full:
             self.uploaded(exchange)
 
+    def still_sending(self) -> bool:
+        """asyncio tells the end of an upload late, often after the whole answer: its buffer knows."""
+        return self._uploading and self._transport is not None and self._transport.get_write_buffer_size() > 0
+
     def stale(self) -> bool:
         return self._transport is None or self._transport.is_closing()
 

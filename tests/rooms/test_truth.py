@@ -60,3 +60,10 @@ def test_a_compiled_program_is_kept(lab: figures.Lab, tmp_path: Path) -> None:
 def test_p99_is_the_value_that_99_of_100_do_not_exceed() -> None:
     assert figures.p99_ms([n * 1_000_000 for n in range(1, 101)]) == 99
     assert figures.p99_ms([7_000_000]) == 7
+
+
+def test_the_bare_client_says_what_it_cost(lab: figures.Lab) -> None:
+    with serving(build("server", lab.cache), "burst", None) as truth:
+        found = figures.bare_client(lab, truth, 2_000)
+    busy = found["cpu_ms"] * found["rps"] / 1e3
+    assert 0.01 < busy < 1.2, "one thread uses some of one core, and no more than that beside its start"
