@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -87,6 +88,9 @@ def _ending_by_signal() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
+    if threading.current_thread() is not threading.main_thread():  # somebody else's program: its signals are its own
+        yield
+        return
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
