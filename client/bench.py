@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from client.core.plan import RunPlan, Target, TargetKind
 from client.core.records import Outcome, Phase
 from client.core.runpod import warnings
 from client.core.secrets import Mask, secrets_in
+from client.core.sidecar import host_of
 from client.errors import HalfweightError, UsageError
 from client.launch import SimulatedServers
 from client.preflight import Introduction, told
@@ -86,6 +88,9 @@ def _ending_by_signal() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
+    if threading.current_thread() is not threading.main_thread():  # somebody else's program: its signals are its own
+        yield
+        return
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
@@ -189,11 +194,19 @@ def at_once(plan: RunPlan, met: tuple[Introduction, ...], pictures: Pictures) ->
             "client_limit. Raise `ulimit -n`, or give more --workers."
         )
     for one in met:
+        yield from plainly(one.target)
         body = None if one.target.kind is TargetKind.PLAIN else _largest_body(plan, pictures)
         yield from warnings(one.target, plan, body)
         yield from one.notes
         if not one.target.simulated:
             yield from (f"{one.target.name}: cannot be measured from here: {item}." for item in one.missing)
+
+
+def plainly(target: Target) -> Iterator[str]:
+    """A key that anybody on the way can read."""
+    keyed = target.api_key_env is not None or target.api_key_file is not None
+    if keyed and target.base_url.startswith("http://") and host_of(target.base_url) != "localhost":
+        yield f"{target.name}: its key travels over http://, not encrypted: whoever is on the way can read it. Use https:// or a tunnel."
 
 
 def _largest_body(plan: RunPlan, pictures: Pictures) -> int:

@@ -160,7 +160,7 @@ def sidecar_facts(host: HostFacts, url: str) -> HostFacts:
         lines = httpx.get(
             f"{url}/samples", params={"limit": 50}, timeout=ASK_LIMIT_S, trust_env=False
         ).content.splitlines()
-    except (httpx.HTTPError, msgspec.MsgspecError) as error:
+    except (httpx.HTTPError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return msgspec.structs.replace(host, gpus_why=f"the NVML sidecar does not answer ({error})")
     used: dict[int, int] = {}
     for line in lines:
@@ -201,7 +201,7 @@ def hub_facts(host: HostFacts, model: str, token: str | None, endpoint: str, cac
         return host
     try:
         told = msgspec.json.decode(answer.content, type=_Model)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return host
     return msgspec.structs.replace(host, gated=bool(told.gated), weights_gib=_weights(told.safetensors))
 

@@ -1,7 +1,8 @@
 """Sockets under a connection: plain ones with the kernel's receive stamps, TLS ones through asyncio with the loop's.
 
 A kernel stamp is on CLOCK_REALTIME. It is turned into an age against the same clock at the moment of reading, and the age is
-taken off CLOCK_MONOTONIC: the offset of the two clocks is measured anew at each read, so neither slew nor a step bends a stamp.
+taken off CLOCK_MONOTONIC: the offset of the two clocks is measured anew at each read, so slew bends no stamp. A step between the stamp
+and its reading would: a read that finds the offset moved since the last one takes the loop's stamp.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.E
 RESERVED = 32
 """Descriptors that no load connection may take."""
 Address = tuple[socket.AddressFamily, tuple[str | int | bytes, ...]]
+
+STEP_NS = 100_000_000
+"""The wall clock moved by more than this against the monotonic one since the last read: it was set."""
 
 _timespec = struct.Struct("=qq").unpack
 _buffer = bytearray(READ_BYTES)
@@ -134,9 +138,18 @@ class PlainConnection(Connection):
         if control:
             seconds, nanoseconds = _timespec(control[0][2])
             age = wall_ns - seconds * 1_000_000_000 - nanoseconds
-            if age > 0:
+            if age > 0 and not _stepped(wall_ns - loop_ns):
                 recv_ns = max(loop_ns - age, self._sent_ns)
         self.received(_view[:size], recv_ns, loop_ns)
+
+
+_offset_ns = [time_ns() - monotonic_ns()]
+
+
+def _stepped(offset_ns: int) -> bool:
+    """Whether the wall clock was set since the last read of any connection of this process."""
+    before, _offset_ns[0] = _offset_ns[0], offset_ns
+    return abs(offset_ns - before) > STEP_NS
 
 
 class TlsConnection(Connection, asyncio.Protocol):

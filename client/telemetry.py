@@ -199,7 +199,7 @@ class SidecarClient:
             if str(error).startswith("HTTP 404"):
                 return None
             raise
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise NoAnswer(f"{self.url}{path} is not a sidecar's answer") from error
 
     def _ask_clock(self) -> Offset:

@@ -69,7 +69,7 @@ class _Run(NamedTuple):
 def _runs(text: str) -> Iterator[_Run]:
     for found in _WRITTEN.finditer(text):
         groups = [group for group in found.groups() if group is not None]
-        parts = groups if len(groups) == 4 else groups[0].split(",")
+        parts = groups if len(groups) == 4 else _JOINED.split(groups[0])
         yield _Run(found.start(), found.end(), tuple(float(part) for part in parts))
 
 

@@ -117,7 +117,7 @@ def _pod(target: Target, plan: RunPlan) -> Iterator[str]:
             f"{target.name}: RunPod's proxy gives up after {FIRST_BYTE_LIMIT_S:.0f} s without a first byte: longer waits are "
             "counted as http_524, not as time-outs. A TCP port of the pod has no such limit."
         )
-    if target.api_key_env is None:
+    if target.api_key_env is None and target.api_key_file is None:
         yield f"{target.name}: a pod's proxy asks for no key: without --api-key on the server anybody may use it during the run."
 
 

@@ -92,7 +92,7 @@ def read_lines(data: bytes) -> Lines:
                 info = msgspec.json.decode(text, type=dict[str, dict[str, Any]])["info"]
             else:
                 samples.append(_decoder.decode(text))
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             bad += 1
     return Lines(tuple(samples), info, bad)
 

@@ -75,12 +75,14 @@ def test_a_results_folder_that_is_removed_in_mid_run_is_told(tmp_path: Path) -> 
     with byzantine(slowly) as (server, url):
         running = start(*at(url), *SAME, "--requests", "500", out=out)
         running.wait_for_lines(10)
-        shutil.rmtree(out)
+        asked = server.asked
+        while out.exists():  # the run may make a file while its folder is emptied
+            shutil.rmtree(out, ignore_errors=True)
         done = running.end()
     assert done.code == 6, done.all
     assert "Traceback" not in done.all
     assert str(out) in done.line
-    assert server.asked < 400, "the first record that cannot be kept ends the run"
+    assert server.asked < asked + 100, "the first record that cannot be kept ends the run"
 
 
 def test_more_sockets_than_this_machine_allows_are_our_fault_and_said_so(tmp_path: Path) -> None:
@@ -124,3 +126,25 @@ def test_an_answer_much_larger_than_memory_allows_is_given_up(tmp_path: Path) ->
     records = holds(done, the_run(tmp_path))
     assert {r.outcome for r in records[1:]} == {Outcome.BAD_ANSWER}
     assert done.rss_mib < RSS_LIMIT_MIB
+
+
+def test_a_wall_clock_that_is_set_back_and_forth_bends_no_latency(tmp_path: Path) -> None:
+    """By an hour, between a kernel stamp and its reading, at every fifth read (`wall_clock.c`). Every answer takes 50 ms at the server."""
+
+    def chat(talk: Talk, number: int, request: bytes) -> None:
+        time.sleep(0.05)
+        fine(talk, number, request)
+
+    shim = tmp_path / "wall_clock.so"
+    source = Path(__file__).with_name("wall_clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(shim), str(source), "-ldl"], check=True)
+    out = tmp_path / "out"
+    with byzantine(chat) as (_, url):
+        done = bench(*at(url), *SAME, "--requests", "60", "--concurrency", "4", out=out, env={"LD_PRELOAD": str(shim)})
+    records = holds(done, the_run(out))
+    assert {r.outcome for r in records} == {Outcome.OK}
+    assert {r.stamps for r in records} == {"kernel"}
+    took = [((r.first_token_ns or 0) - (r.sent_ns or 0)) / 1e6 for r in records]
+    assert min(took) > 49.5, took
+    assert max(took) < 5_000, took
+    assert all((r.sent_ns or 0) <= (r.headers_ns or 0) <= (r.first_token_ns or 0) <= (r.done_ns or 0) for r in records)

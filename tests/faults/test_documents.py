@@ -31,6 +31,28 @@ def test_every_test_that_is_named_exists() -> None:
     assert missing == []
 
 
+def test_every_fault_has_its_test_and_every_test_its_fault() -> None:
+    tables = RELIABILITY.partition("## The server")[2]
+    rows = [
+        line
+        for line in tables.splitlines()
+        if line.startswith("| ") and not line.startswith(("| fault |", "| place |", "| input |"))
+    ]
+    assert len(rows) > 50
+    assert [row for row in rows if "::test_" not in row.rsplit(" | ", 1)[1]] == []
+    here = {
+        f"{file.name}::{name}"
+        for file in (ROOT / "tests/faults").glob("test_*.py")
+        if file.name != "test_documents.py"
+        for name in re.findall(r"^(?:async )?def (test_\w+)\(", file.read_text(), re.M)
+    }
+    unnamed = {test for test in here if f"`{test}`" not in RELIABILITY}
+    assert unnamed <= {
+        "test_fuzz.py::test_every_folder_of_seeds_has_its_reader",  # of the campaign itself
+        "test_fuzz.py::test_the_fuzzer_finds_what_a_reader_chokes_on",
+    }, unnamed
+
+
 def test_every_package_of_the_lock_is_listed_with_its_licence() -> None:
     text = (ROOT / "docs/dependencies.md").read_text()
     listed = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from client.bench import plainly
 from client.cli import build_parser
 from client.config import build_plan
 from client.core import runpod
@@ -129,6 +130,10 @@ def test_limits_are_told_before_they_are_met() -> None:
     pod, serverless, plain = TargetKind.RUNPOD_POD, TargetKind.RUNPOD_SERVERLESS, TargetKind.PLAIN
     open_loop = LoadProfile(arrival=Arrival.POISSON, rate_per_s=250.0)
     assert "100 s" in warned(pod, LoadProfile())
+    assert "asks for no key" in warned(pod, LoadProfile())
+    for keyed in ({"api_key_file": "key"}, {"api_key_env": "THE_KEY"}):
+        target = Target(name="fp8", base_url=POD, kind=pod, **keyed)
+        assert not [w for w in runpod.warnings(target, RunPlan(targets=(target,))) if "asks for no key" in w]
     assert warned(serverless, LoadProfile(concurrency=30)) == ""
     assert "MAX_CONCURRENCY" in warned(serverless, LoadProfile(concurrency=31))
     assert "429 above 400" in warned(serverless, LoadProfile(concurrency=401))
@@ -184,3 +189,19 @@ async def test_the_measured_phase_waits_for_workers_that_are_starting_but_not_fo
     asked, poll = telling([1])
     await settled(poll, "fp8", lambda: True, every_s=0.0)
     assert len(asked) == 1, "a stop is not waited for"
+
+
+@pytest.mark.parametrize(
+    ("url", "keyed", "told"),
+    [
+        ("http://gpu.example:8000", True, True),
+        ("http://10.0.0.4:8000", True, True),
+        ("http://gpu.example:8000", False, False),
+        ("https://gpu.example", True, False),
+        ("http://localhost:8000", True, False),
+        ("http://[::1]:8000", True, False),
+    ],
+)
+def test_a_key_that_can_be_read_on_the_way_is_told(url: str, keyed: bool, told: bool) -> None:
+    target = Target(name="t", base_url=url, api_key_env="THE_KEY" if keyed else None)
+    assert [("not encrypted" in line) for line in plainly(target)] == [True] * told
