@@ -83,6 +83,7 @@ class Arm:
     decode_ms_per_seq: float
     decode_ms_per_kilotoken: float
     mixed_ms_per_seq: float
+    prompt_launch_ms: float
     prefill_ms_per_token: float
     encoder_floor_ms: float
     encoder_ms: Curve

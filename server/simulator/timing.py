@@ -55,7 +55,7 @@ class Timing:
         work = arm.decode_ms + arm.decode_ms_per_seq * max(0, decodes - 1)
         work += arm.decode_ms_per_kilotoken * context_tokens / 1e3 + arm.prefill_ms_per_token * prefill_tokens
         if prefill_tokens:
-            work += arm.mixed_ms_per_seq * decodes
+            work += arm.prompt_launch_ms + arm.mixed_ms_per_seq * decodes
         cold = 0.0
         if text_only and prefill_tokens:
             cold, self._cold_text = (arm.cold_text_ms if self._cold_text else 0.0), False

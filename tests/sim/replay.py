@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import io
 import selectors
 import statistics
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from simulated import body, photo
+from PIL import Image
+from simulated import body
 
 from server.simulator.answer import Box
-from server.simulator.profile import load_profile
+from server.simulator.profile import Profile, load_profile
 from server.simulator.service import Service, Settings
 
 RECORDED_JPEG_BYTES = {
@@ -91,6 +94,13 @@ async def closed_loop(service: Service, bodies: Iterable[bytes], concurrency: in
     return results
 
 
+def flat(size: tuple[int, int]) -> bytes:
+    """A picture without anything on it: small, so that it can be filled up to any size."""
+    out = io.BytesIO()
+    Image.new("RGB", size, (95, 95, 95)).save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
 class Bodies:
     """Request bodies like the recording's: every picture different in its digest, all of one size equal in cost."""
 
@@ -98,10 +108,13 @@ class Bodies:
         self._jpegs: dict[tuple[int, int], bytes] = {}
         self._number = 0
 
-    def picture(self, size: tuple[int, int], **fields: Any) -> bytes:
-        jpeg = self._jpegs.setdefault(size, photo(0, *size))
+    def picture(self, size: tuple[int, int], jpeg_bytes: int | None = None, **fields: Any) -> bytes:
+        """A picture of so many bytes; without a number, as many as the recording's of that size."""
+        if size not in self._jpegs:
+            self._jpegs[size] = flat(size)
+        jpeg = self._jpegs[size]
         self._number += 1
-        filler = RECORDED_JPEG_BYTES[size] - len(jpeg) - 8
+        filler = (jpeg_bytes or RECORDED_JPEG_BYTES[size]) - len(jpeg) - 8
         return body(jpeg + bytes(max(0, filler)) + self._number.to_bytes(8, "big"), **fields)
 
     def text(self, **fields: Any) -> bytes:
@@ -161,8 +174,33 @@ def settings(profile: str, precision: str, **more: Any) -> Settings:
     return Settings(**{"profile": data, "served": "m", "utilization": data.card.utilization} | more)
 
 
+SLOWER_HOST = 1.23
+"""The recording's host against that of the product's own runs: its API server and its kernel launches took so much longer (median of
+headers and of the eager encoder, both precisions), while decoding, which is the GPU's alone, took the same."""
+
+
+def on_slower_host(profile: Profile, factor: float) -> Profile:
+    """The same card in a host whose CPU takes `factor` times as long for what it does: the API server, and launching eager kernels."""
+    front, arm = profile.frontend, profile.arm
+    return dataclasses.replace(
+        profile,
+        frontend=dataclasses.replace(
+            front,
+            parse_ms=front.parse_ms * factor,
+            parse_ms_per_mb=front.parse_ms_per_mb * factor,
+            text_ms=front.text_ms * factor,
+            decode_ms_per_megapixel=front.decode_ms_per_megapixel * factor,
+            process_ms=tuple((size, ms * factor) for size, ms in front.process_ms),
+            ingest_ms=front.ingest_ms * factor,
+        ),
+        arm=dataclasses.replace(
+            arm, encoder_floor_ms=arm.encoder_floor_ms * factor, prompt_launch_ms=arm.prompt_launch_ms * factor
+        ),
+    )
+
+
 def replay(precision: str, seed: int = 0, only: Sequence[str] = ()) -> dict[str, list[Timed]]:
-    """The phases of the recording (or `only` some), one after the other against one service."""
+    """The phases of the recording (or `only` some), one after the other against one service, on the recording's host."""
 
     async def campaign(service: Service) -> dict[str, list[Timed]]:
         return {
@@ -171,7 +209,8 @@ def replay(precision: str, seed: int = 0, only: Sequence[str] = ()) -> dict[str,
             if not only or name in only
         }
 
-    return with_service(settings("h100", precision, seed=seed), campaign)
+    host = on_slower_host(load_profile("h100", precision), SLOWER_HOST)
+    return with_service(dataclasses.replace(settings("h100", precision, seed=seed), profile=host), campaign)
 
 
 def medians(results: list[Timed]) -> dict[str, float]:
