@@ -16,6 +16,7 @@ import msgspec
 from client.campaign import Campaign
 from client.core.arrivals import Offsets
 from client.core.blocks import workers_needed
+from client.core.evidence import GpuEvidence
 from client.core.plan import RunPlan, Target, TargetKind
 from client.core.records import GpuSample, Phase, RequestRecord, ServerSnapshot, without_tokens
 from client.core.secrets import NO_MASK, Mask
@@ -253,6 +254,7 @@ class _Gpus:
         self._run_dir = run_dir
         self._clients: dict[str, SidecarClient] = {}
         self._by_target: dict[str, str] = {}
+        self._refused: list[GpuEvidence] = []
 
     def open(self, targets: tuple[Target, ...], progress: Progress) -> None:
         for target in targets:
@@ -264,6 +266,7 @@ class _Gpus:
             applies, why = sidecar_applies(target, url, client.elsewhere)
             if not applies:
                 progress.note(f"{target.name}: {why}")
+                self._refused.append(GpuEvidence(target=target.name, source=url, why=why))
                 if url not in self._clients:
                     client.close()
                 continue
@@ -274,22 +277,32 @@ class _Gpus:
                 owner = target.name if len({_sidecar_of(one) for one in targets} - {None}) > 1 else ""
                 client.start(partial(self._take, f"gpu-{len(self._clients) - 1}", owner, progress))
             self._by_target[target.name] = url
+        # Now, too: without its header nobody reads the samples of a run that is killed.
+        self._write_headers(opening=True)
 
     def _take(self, file: str, owner: str, progress: Progress, sample: GpuSample) -> None:
         self._run_dir.append(file, sample)
         progress.gpu(owner, sample)
 
     def close(self) -> None:
-        for number, (url, client) in enumerate(self._clients.items()):
+        for client in self._clients.values():
             client.stop()
-            owners = [name for name, address in self._by_target.items() if address == url]
-            evidence = client.evidence(owners[0] if len(owners) == 1 else None)
-            evidence = msgspec.structs.replace(evidence, shared_by=tuple(owners) if len(owners) > 1 else ())
-            # `why` is about the samples of this client: they are in the file, not in the header.
-            if client.samples:
-                evidence = msgspec.structs.replace(evidence, why=None)
-            self._run_dir.write_file(f"gpu-{number}.json", msgspec.json.format(msgspec.json.encode(evidence), indent=1))
+        self._write_headers()
+        for client in self._clients.values():
             client.close()
+
+    def _write_headers(self, *, opening: bool = False) -> None:
+        headers = [self._evidence(url, client, opening) for url, client in self._clients.items()] + self._refused
+        for number, evidence in enumerate(headers):
+            self._run_dir.write_file(f"gpu-{number}.json", msgspec.json.format(msgspec.json.encode(evidence), indent=1))
+
+    def _evidence(self, url: str, client: SidecarClient, opening: bool) -> GpuEvidence:
+        owners = [name for name, address in self._by_target.items() if address == url]
+        evidence = client.evidence(owners[0] if len(owners) == 1 else None)
+        evidence = msgspec.structs.replace(evidence, shared_by=tuple(owners) if len(owners) > 1 else ())
+        # `why` is about the samples of this client: they are in the file, not in the header, and at first still to come.
+        fine = client.samples > 0 or (opening and client.why is None)
+        return msgspec.structs.replace(evidence, why=None) if fine else evidence
 
     async def energy(self, target: str) -> int | None:
         client = self._clients.get(self._by_target.get(target, ""))

@@ -100,7 +100,7 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         distinct_images=len(np.unique(mine.image)),
         image_tokens=measured.image_tokens.get(name),
         gpu_name=by_target(evidence.gpu, name).info.get("name"),
-        notes=_notes(mine, server),
+        notes=_notes(mine, server, measured.gpu_missing.get(name)),
     )
 
 
@@ -165,8 +165,10 @@ def _exact(value: float | None, unit: str) -> Estimate:
     )
 
 
-def _notes(mine: Arm, server: ServerEvidence | None) -> tuple[str, ...]:
+def _notes(mine: Arm, server: ServerEvidence | None, gpu_missing: str | None) -> tuple[str, ...]:
     found = [] if server is None else start_sentences(server.starts)
+    if gpu_missing is not None:
+        found.append(f"{gpu_missing.rstrip('.')}.")
     if server is not None and server.round_trip_ns is not None:
         found.append(
             f"A request that costs the server nothing took {server.round_trip_ns / 1e6:.1f} ms: network and HTTP, part of every latency."

@@ -321,9 +321,12 @@ def _flag(code: str, target: str, fact: str, next_step: str) -> Gate:
     return Gate(code=code, severity=Severity.FLAG, fact=fact, next_step=next_step, targets=(target,))
 
 
+NO_SIDECAR = "GPU not measured: no sidecar"
+
+
 def by_target(gpus: Iterable[GpuEvidence], target: str) -> GpuEvidence:
     """The evidence that belongs to `target`: its own, else that of the GPU which it shares with others."""
     every = tuple(gpus)
     own = [g for g in every if g.target == target]
     shared = [g for g in every if g.target is None and (not g.shared_by or target in g.shared_by)]
-    return next(iter(own + shared), None) or GpuEvidence(why="GPU not measured: no sidecar")
+    return next(iter(own + shared), None) or GpuEvidence(why=NO_SIDECAR)

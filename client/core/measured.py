@@ -13,7 +13,7 @@ from client.core.evidence import Evidence
 from client.core.facts import TargetFacts, read_cache_config, read_log
 from client.core.findings import Estimate, Gate, Kernel, Memory, Parity, Quality
 from client.core.gates import GpuArm
-from client.core.gpu import ABNORMAL, POWER_CAP, GpuSummary, by_target, gpu_gates, gpu_summary
+from client.core.gpu import ABNORMAL, NO_SIDECAR, POWER_CAP, GpuSummary, by_target, gpu_gates, gpu_summary
 from client.core.memory import memory_of
 from client.core.model_config import ModelConfig, read_model_config
 from client.core.parity_words import tokens_told
@@ -67,6 +67,9 @@ def measured_in(evidence: Evidence) -> Measured:
         image_tokens={name: tokens for name in names if (tokens := _prompt_tokens(evidence, name)) is not None},
         gates=_gpu_gates(evidence, gpus, energies),
         gpu={name: _arm(summary) for name, summary in gpus.items() if summary.why is None},
+        gpu_missing={
+            name: why for name, summary in gpus.items() if (why := summary.why) not in (None, NO_SIDECAR) and why
+        },
     )
 
 

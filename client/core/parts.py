@@ -19,5 +19,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     energy: dict[str, dict[str, Estimate]] = {}
     image_tokens: dict[str, float] = {}
     gpu: dict[str, GpuArm] = {}
+    gpu_missing: dict[str, str] = {}
+    """Why the GPU of a target was not measured, where more can be said than that no sidecar was named."""
     gates: tuple[Gate, ...] = ()
     """Gates that fired on what is not in the request records."""
