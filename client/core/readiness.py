@@ -13,7 +13,7 @@ import msgspec
 from client.core.estimate import LOADED_EXTRA_GIB, OVERHEAD_GIB
 from client.core.kernel import capability_of, fp8_name, version_of
 
-OLDEST_ENGINE = (20, 10)
+OLDEST_ENGINE = (24, 0)
 OLDEST_ENGINE_FOR_CDI = (25, 0)
 OLDEST_COMPOSE = (2, 20)
 MOST_UTILIZATION = 0.45

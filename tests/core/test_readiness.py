@@ -44,7 +44,7 @@ def test_what_is_not_known_refuses_nothing() -> None:
     ("there", "code", "says"),
     [
         (host(engine=None, engine_why="connection refused"), "no_engine", "connection refused"),
-        (host(engine="19.03.15"), "engine_too_old", "20.10"),
+        (host(engine="20.10.24"), "engine_too_old", "24.0"),
         (host(compose="2.17.3"), "compose_too_old", "2.20"),
         (host(nvidia_runtime=False), "no_nvidia_runtime", "nvidia-ctk runtime configure"),
         (host(gpus=()), "no_gpu", "docker-compose.sim.yml"),

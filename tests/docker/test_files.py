@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,3 +79,20 @@ def test_cdi_takes_the_place_of_the_runtime() -> None:
     for name in ("bf16", "fp8", "sidecar"):
         assert "deploy" not in services[name] or not services[name]["deploy"].get("resources")
         assert "nvidia.com/gpu=MIG-1a2b" in json.dumps(services[name]["devices"])
+
+
+def test_the_pair_on_a_cpu_serves_our_own_model_without_a_download() -> None:
+    services = config(("docker-compose.cpu.yml",))["services"]
+    for name in ("bf16", "fp8"):
+        assert "--model=/models/tiny" in services[name]["command"]
+        (mount,) = (one for one in services[name]["volumes"] if one["target"] == "/models/tiny")
+        assert mount["read_only"] is True
+        assert (Path(mount["source"]) / "model.safetensors").is_file()
+
+
+def test_every_knob_of_the_compose_files_is_in_the_example() -> None:
+    used = {
+        name for file in ROOT.glob("docker-compose*.yml") for name in re.findall(r"\$\{([A-Z0-9_]+)", file.read_text())
+    }
+    told = set(re.findall(r"^#?([A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert used - told == set()
