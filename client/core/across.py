@@ -18,10 +18,6 @@ from client.core.thresholds import parse
 from client.errors import UsageError
 
 A, B = "a", "b"
-WARNING = (
-    "These are two runs, not one: whatever changed between them (host, clocks, temperature, driver, other tenants, server build, network) "
-    "is part of the difference, and no interval here contains it. Pairing by image takes out the pictures only."
-)
 LENGTH = ("requests", "duration_s", "warmup", "blocks_per_arm", "workers")
 """Parts of a load in which two runs may differ and still be alike."""
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")

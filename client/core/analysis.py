@@ -7,7 +7,6 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
-from client.core.across import WARNING
 from client.core.counters import Difference, answered, difference
 from client.core.estimates import NOT_MEASURED, arm_metrics, single_request
 from client.core.evidence import Evidence, ServerEvidence
@@ -212,7 +211,7 @@ def _design_notes(both: Sides, evidence: Evidence) -> tuple[str, ...]:
         else "Requests are not paired: the arms saw different or repeated images."
     ]
     if evidence.separate_runs:
-        found.insert(0, f"{evidence.run_id}. {WARNING}")
+        found.insert(0, f"Two saved runs: {evidence.run_id}.")
     elif both.design is Design.SERIAL:
         found.append(
             "One server at a time: the baseline was measured before and after, and what it drifted in between widens every interval."

@@ -272,6 +272,17 @@ def cut_short(seen: Seen) -> Iterator[Gate]:
         )
 
 
+def two_runs(seen: Seen) -> Iterator[Gate]:
+    if seen.evidence.separate_runs:
+        yield flag(
+            "two_runs",
+            "These are two runs, not one: whatever changed between them (host, clocks, temperature, driver, other tenants, server build, network) "
+            "is part of the difference, and no interval here contains it. Pairing by image takes out the pictures only.",
+            "Measure both in one run before you decide by it.",
+            tuple(seen.arms),
+        )
+
+
 def other_questions(seen: Seen) -> Iterator[Gate]:
     """Two saved runs only: they must have been asked the same."""
     found = seen.evidence.plan_differences
@@ -304,7 +315,7 @@ def overload(seen: Seen) -> Iterator[Gate]:
 
 
 LOOKS: tuple[Look, ...] = (
-    failures, unequal_failures, timeouts, too_few, output_lengths, prompt_lengths, repeated_images, other_questions, overload, settled,
+    two_runs, failures, unequal_failures, timeouts, too_few, output_lengths, prompt_lengths, repeated_images, other_questions, overload, settled,
     cut_short,
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from client.core.recommend import RULES, recommend
 from client.core.stats import Interval
 from client.core.verdict import requests_needed, word_of
 from client.errors import UsageError
+from client.reports import terminal
 
 E2E, RATE = NAMES["e2e_p50"], NAMES["requests_per_s"]
 
@@ -210,7 +211,10 @@ def test_two_saved_runs_are_one_comparison_with_a_warning() -> None:
     assert (findings.comparison.baseline, findings.comparison.candidate) == ("a", "b")
     assert findings.comparison.effects["e2e_p50"].word is Word.FASTER
     assert findings.comparison.effects["e2e_p50"].ratio.value == pytest.approx(0.8, abs=0.02)
-    assert "two runs, not one" in findings.comparison.notes[0]
+    gate = findings.gates[0]
+    assert gate.code == "two_runs"
+    assert "two runs, not one" in gate.fact
+    assert "two runs, not one" in terminal.render(findings), "who compares saved runs in a terminal must read it there"
     assert findings.min_effect == 0.05
     assert findings.valid
 
