@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import floor
 
 from client.core.findings import Comparison, Findings, Memory, Parity, TargetFindings, Word
 from client.reports.format import NOT_MEASURED, change, estimate, exact_change, gib, percent
@@ -38,6 +39,7 @@ def main_rows(findings: Findings) -> list[Row]:
         _memory_row(findings, "Model weights", lambda m: m.weights_gib),
         _memory_row(findings, "KV cache", lambda m: m.kv_cache_gib),
         _memory_row(findings, "KV cache, tokens", lambda m: m.kv_cache_tokens, _kv_tokens),
+        _memory_row(findings, "Requests that fit at once", _at_once, _at_once_text),
         _memory_row(findings, "Its processes on the GPU", lambda m: m.process_gib),
         _memory_row(findings, _whole_gpu(findings), lambda m: m.whole_gpu_peak_gib or m.whole_gpu_idle_gib),
         *(_metric_row(findings, *names) for names in LATENCIES),
@@ -98,6 +100,22 @@ def _memory_row(
 
 def _kv_tokens(memory: Memory) -> str:
     return "unknown" if memory.kv_cache_tokens is None else f"{memory.kv_cache_tokens:,}"
+
+
+def _at_once(memory: Memory) -> float | None:
+    """Whole requests of this run's length that the KV cache holds, or fewer where the scheduler runs fewer."""
+    if memory.requests_at_once is None:
+        return None
+    room = floor(memory.requests_at_once)
+    return room if memory.max_num_seqs is None else min(room, memory.max_num_seqs)
+
+
+def _at_once_text(memory: Memory) -> str:
+    count = _at_once(memory)
+    if count is None:
+        return "unknown"
+    capped = memory.requests_at_once is not None and count < floor(memory.requests_at_once)
+    return f"{count:,.0f}{' (--max-num-seqs)' if capped else ''}"
 
 
 def _quality_row(findings: Findings) -> Row:

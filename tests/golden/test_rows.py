@@ -1,0 +1,38 @@
+"""Rows of the main table that need a rule of their own."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import report_runs
+
+from client.core.analysis import analyse
+from client.core.findings import Memory
+from client.core.measured import measured_in
+from client.reports.tables import main_rows
+
+
+@pytest.mark.parametrize(
+    ("memory", "cell"),
+    [
+        (Memory(requests_at_once=282.9), "282"),
+        (Memory(requests_at_once=1365.3, max_num_seqs=128), "128 (--max-num-seqs)"),
+        (Memory(requests_at_once=90.5, max_num_seqs=128), "90"),
+    ],
+)
+def test_requests_at_once_are_whole_and_never_more_than_the_scheduler_runs(memory: Memory, cell: str) -> None:
+    evidence = report_runs.simulated()
+    findings = analyse(evidence, measured_in(evidence))
+    targets = {name: msgspec.structs.replace(target, memory=memory) for name, target in findings.targets.items()}
+    rows = main_rows(msgspec.structs.replace(findings, targets=targets))
+    (row,) = (row for row in rows if row[0] == "Requests that fit at once")
+    assert row[1:3] == [cell, cell]
+    assert row[3] == "0.0 %"
+
+
+def test_what_no_log_told_has_no_row() -> None:
+    evidence = report_runs.simulated()
+    findings = analyse(evidence, measured_in(evidence))
+    targets = {name: msgspec.structs.replace(target, memory=Memory()) for name, target in findings.targets.items()}
+    rows = main_rows(msgspec.structs.replace(findings, targets=targets))
+    assert "Requests that fit at once" not in {row[0] for row in rows}
