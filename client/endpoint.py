@@ -21,13 +21,13 @@ import httpx
 
 from client.core.body import with_logprobs
 from client.core.cases import PreparedRequest
+from client.core.logprobs import read_steps
 from client.core.outcomes import Answer, Verdict, answer_verdict, message_of, one_line, retry_after_s
 from client.core.plan import Target, Timeouts
 from client.core.records import Outcome, Phase, RequestRecord
 from client.core.schedule import Slot
 from client.core.secrets import Mask
 from client.core.stream import ChatStream
-from client.core.tokens import read_steps
 from client.transport import Stamps
 
 Sink = Callable[[RequestRecord], None]
