@@ -63,6 +63,7 @@ DOORS = {
     "pydantic": {"client.config", "client.workload", "server"},
     "pynvml": {"server"},
     "PIL": {
+        "client.reports.charts",
         "client.core.images",
         "client.core.pictures",
         "client.reports.gallery",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import report_runs
+from PIL import Image
 
 from client.core.analysis import analyse
 from client.core.evidence import Evidence
@@ -327,3 +329,14 @@ def test_a_host_without_the_charting_library_still_gets_its_verdict(tmp_path: Pa
     assert "Latency (E2E)" in done.stdout
     assert "Latency (E2E)" in (path / "report.html").read_text()
     assert ".png" not in (path / "report.md").read_text()
+
+
+def test_a_chart_is_white_where_nothing_is_drawn_and_small() -> None:
+    evidence = report_runs.simulated()
+    measured = measured_in(evidence)
+    findings = analyse(evidence, measured)
+    for chart in charts.charts(findings, series_of(evidence, measured.memory))[:2]:
+        drawn = charts.png(chart)
+        picture = Image.open(io.BytesIO(drawn))
+        assert (picture.mode, picture.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+        assert len(drawn) < 100_000

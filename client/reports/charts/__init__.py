@@ -7,6 +7,9 @@ a run without a report does not pay for it.
 from __future__ import annotations
 
 import importlib.util
+import io
+
+from PIL import Image
 
 from client.core.findings import Findings
 from client.core.series import Series
@@ -57,7 +60,11 @@ def png(chart: Chart) -> bytes:
         else {"vconcat": panels, "resolve": {"scale": {"color": "independent", "strokeDash": "independent"}}}
     )
     spec = {"$schema": SCHEMA, "config": config(LIGHT, "#ffffff"), **whole}
-    return vl_convert.vegalite_to_png(spec, scale=2, allowed_base_urls=[])
+    drawn = vl_convert.vegalite_to_png(spec, scale=2, allowed_base_urls=[])
+    # The same pixels in a third of the bytes: white is opaque, and a run directory is kept, mailed and committed.
+    smaller = io.BytesIO()
+    Image.open(io.BytesIO(drawn)).convert("RGB").save(smaller, "PNG", optimize=True)
+    return smaller.getvalue()
 
 
 def script() -> str:
