@@ -30,6 +30,10 @@ def accuracy_rows(findings: Findings) -> list[list[str]]:
         ["answers scored", *("" if quality is None else f"{quality.answers:,}" for quality in found)],
         ["true boxes", *("" if quality is None else f"{quality.truths:,}" for quality in found)],
     ]
+    if not any(item.value is not None for quality in found if quality is not None for item in quality.scores.values()):
+        # One row says it: a dozen with the same words would hide that there is only one thing to know.
+        first = next(iter(SCORES))
+        return [*counts, ["every score", *(NOT_MEASURED if q is None else _score(q.scores.get(first)) for q in found)]]
     scores = [
         [label, *(NOT_MEASURED if quality is None else _score(quality.scores.get(name)) for quality in found)]
         for name, label in SCORES.items()

@@ -7,8 +7,9 @@ import pytest
 import report_runs
 
 from client.core.analysis import analyse
-from client.core.findings import Memory
+from client.core.findings import Estimate, Memory
 from client.core.measured import measured_in
+from client.reports.accuracy import accuracy_rows
 from client.reports.tables import main_rows
 
 
@@ -36,3 +37,18 @@ def test_what_no_log_told_has_no_row() -> None:
     targets = {name: msgspec.structs.replace(target, memory=Memory()) for name, target in findings.targets.items()}
     rows = main_rows(msgspec.structs.replace(findings, targets=targets))
     assert "Requests that fit at once" not in {row[0] for row in rows}
+
+
+def test_scores_that_nobody_can_give_are_one_row() -> None:
+    evidence = report_runs.simulated()
+    findings = analyse(evidence, measured_in(evidence))
+    nothing = Estimate(note="needs 10 different images or more")
+    targets = {}
+    for name, target in findings.targets.items():
+        assert target.quality is not None
+        quality = msgspec.structs.replace(target.quality, scores=dict.fromkeys(target.quality.scores, nothing))
+        targets[name] = msgspec.structs.replace(target, quality=quality)
+    rows = accuracy_rows(msgspec.structs.replace(findings, targets=targets))
+    assert [row[0] for row in rows] == ["answers scored", "true boxes", "every score"]
+    assert rows[-1][1:] == ["needs 10 different images or more"] * 2
+    assert len(accuracy_rows(findings)) > 10
