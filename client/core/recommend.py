@@ -35,7 +35,7 @@ RULES: tuple[Rule, ...] = (
     Rule(ANY, (UNKNOWN,), NO, YES, Action.KEEP, "no gain is shown, and a loss is"),
     Rule((UNKNOWN,), (BETTER,), EITHER, EITHER, Action.DEPENDS, "it is faster, but its accuracy was not shown to hold"),
     Rule((UNKNOWN,), ANY, EITHER, EITHER, Action.DEPENDS, "something is gained, but its accuracy was not shown to hold"),
-    Rule(NOT_WORSE, (BETTER,), EITHER, NO, Action.USE, "it is faster where it was asked to be, its answers hold, and nothing is lost by it"),
+    Rule(NOT_WORSE, (BETTER,), EITHER, NO, Action.USE, "it is faster where it was asked to be, and its answers hold"),
     Rule(NOT_WORSE, (SAME,), YES, NO, Action.USE, "it costs no latency, its answers hold, and something is gained"),
     Rule(NOT_WORSE, (UNKNOWN,), YES, NO, Action.DEPENDS, "something is gained, but the primary metric is not settled"),
     Rule(NOT_WORSE, ANY, EITHER, EITHER, Action.DEPENDS, "it wins on some counts and loses on others"),
@@ -112,7 +112,13 @@ def _listed(sides: dict[str, str], side: str) -> str:
 
 def _sentence(rule: Rule, new: str, old: str, sides: dict[str, str]) -> str:
     if rule.action is Action.USE:
-        return f"Use {new}: {rule.because}."
+        losses = _listed(sides, WORSE)
+        rest = (
+            f"; worse is only {losses}, which that latency contains already"
+            if losses
+            else "; nothing else is shown to be worse"
+        )
+        return f"Use {new}: {rule.because}{rest}."
     if rule.action is Action.KEEP:
         return f"Keep {old}: {new} is not worth it, {rule.because}."
     if rule.action is Action.NONE:

@@ -53,7 +53,8 @@ def arrow() -> ModuleType:
             "--export parquet needs the package pyarrow, which is not installed.",
             f"Install it with: {sys.executable} -m pip install '{PARQUET_NEEDS}'   or take --export csv.",
         ) from None
-    return pyarrow  # type: ignore[no-any-return]  # a package without types
+    found: ModuleType = pyarrow
+    return found
 
 
 def write_parquet(table: RecordTable, sink: BinaryIO) -> None:

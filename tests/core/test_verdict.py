@@ -132,6 +132,16 @@ def test_the_rules(comparison: Comparison, action: Action) -> None:
     assert "fp8" in found.sentence or action is Action.NONE
 
 
+def test_a_use_never_hides_what_is_worse() -> None:
+    """A table with a slower first token stood above "nothing is lost by it"."""
+    clean = recommend(case(Word.NON_INFERIOR, Word.FASTER), "e2e_p50", "x", None, ()).sentence
+    assert clean.endswith("nothing else is shown to be worse.")
+    late = recommend(case(Word.NON_INFERIOR, Word.FASTER, ttft_p50=Word.SLOWER), "e2e_p50", "x", None, ())
+    assert late.action is Action.USE
+    assert "worse is only median time to first token" in late.sentence
+    assert "nothing" not in late.sentence
+
+
 def test_what_it_depends_on_is_named() -> None:
     """The primary metric and the accuracy too, and no loss where there is none."""
     slower = recommend(case(Word.NON_INFERIOR, Word.SLOWER, tpot_p50=Word.FASTER), "e2e_p50", "x", None, ()).sentence
