@@ -41,8 +41,20 @@ _view = memoryview(_buffer)
 _buffers = [_buffer]
 
 
+KEPT_BYTES = 2 << 10
+KEPT_READS = 32
+"""How large reads may be, and how many, that a connection keeps before it parses them."""
+EVENT_END = b"\n\n\r\n"
+"""How a read ends that holds whole server-sent events in whole chunks, as one token's does. An answer never ends so: its last chunk
+is an empty one, and the blank line after it is CRLF CRLF."""
+
+
 class PlainConnection(Connection):
-    """A non-blocking TCP socket. Reading needs no buffer of its own: what is read is parsed before the callback returns."""
+    """A non-blocking TCP socket. Read at once, parsed later: the kernel's stamp is all that cannot wait.
+
+    A token that is not the last is stamped and kept. The parser, the JSON and what is made of them run once for many tokens, with
+    warm caches, and the next connection's token is read the sooner.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, home: list[Connection], sock: socket.socket) -> None:
         super().__init__(loop, home)
@@ -140,7 +152,16 @@ class PlainConnection(Connection):
             age = wall_ns - seconds * 1_000_000_000 - nanoseconds
             if age > 0 and not _stepped(wall_ns - loop_ns):
                 recv_ns = max(loop_ns - age, self._sent_ns)
-        self.received(_view[:size], recv_ns, loop_ns)
+        kept = self._kept
+        if self._patient and size < KEPT_BYTES and _buffer[size - 4 : size] == EVENT_END and len(kept) < KEPT_READS:
+            kept.append((bytes(_view[:size]), recv_ns, loop_ns))
+            self._deadline_ns = loop_ns + self._idle_ns
+        elif kept:
+            self._kept = []
+            kept.append((_view[:size], recv_ns, loop_ns))
+            self.received(kept)
+        else:
+            self.received(((_view[:size], recv_ns, loop_ns),))
 
 
 _offset_ns = [time_ns() - monotonic_ns()]
@@ -173,7 +194,7 @@ class TlsConnection(Connection, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         now = monotonic_ns()
         if not self.closed:
-            self.received(data, now, now)
+            self.received(((data, now, now),))
 
     def eof_received(self) -> None:
         if not self.closed:

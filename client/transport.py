@@ -4,8 +4,8 @@
 
     timeout   connect, write, first_byte, idle, total in seconds, None for no limit (httpx's own keys work too)
     stamps    a `Stamps` to fill, so that they are there when the request fails as well
-    sink      called with (data, recv_ns) for each piece of the body, inside the read callback; the response then comes when it
-              is complete, and its stream is empty. One task switch per answer instead of two per token.
+    sink      called with a list of pieces of the body, (data, recv_ns, loop_ns) each, inside a read callback, at the end at the latest;
+              the response then comes when it is complete, and its stream is empty. One task switch per answer, not two per token.
 
 A response carries `stamps` in its extensions. Raised are httpx's exceptions: for a ReadTimeout the request's extensions hold
 `timed_out` (first_byte, idle, total), and for a ConnectError that is this machine's own fault `client_limit` is True.
@@ -24,10 +24,10 @@ import httpx
 
 from client.connection import Connection
 from client.errors import UsageError
-from client.exchange import NEVER, Exchange, Limits, Stamps, timed_out
+from client.exchange import NEVER, Exchange, Limits, Piece, Stamps, timed_out
 from client.sockets import is_own_limit, open_connection
 
-__all__ = ["KernelStampTransport", "Stamps", "new_client", "stamps_of"]
+__all__ = ["KernelStampTransport", "Piece", "Stamps", "new_client", "stamps_of"]
 
 Origin = tuple[str, str, int]
 

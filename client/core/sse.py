@@ -118,6 +118,8 @@ def _whole_events(piece: bytes) -> list[bytes] | None:
     """What a piece says that holds nothing but whole events of one `data: ` line each, as nearly every piece does; else None."""
     if piece[-2:] != b"\n\n" or b"\r" in piece:
         return None
+    if piece[:6] == b"data: " and piece.find(b"\n") == len(piece) - 2:
+        return [piece[6:-2]]
     payloads = []
     for block in piece[:-2].split(b"\n\n"):
         if block[:6] != b"data: " or b"\n" in block:

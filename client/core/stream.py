@@ -6,6 +6,8 @@ the server, and half a character is held back. Both the first token and the firs
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from client.core.sse import LINE_LIMIT, LineTooLong, SseReader
@@ -94,6 +96,7 @@ class ChatStream:
     """
 
     __slots__ = (
+        "_asks_tokens",
         "_decode",
         "_kind",
         "_reader",
@@ -120,6 +123,7 @@ class ChatStream:
     def __init__(self, limit: int = LINE_LIMIT, *, logprobs: bool = False) -> None:
         self._reader = SseReader(limit)
         self._decode = _decode_tokens if logprobs else _decode
+        self._asks_tokens = logprobs
         self.logprobs: list[object] = []
         """Entries of `logprobs.content` of all chunks as the server gave them; looked for only when asked to."""
         self._kind = ""
@@ -147,19 +151,21 @@ class ChatStream:
 
     def feed(self, data: bytes, recv_ns: int) -> None:
         """Take a piece of the body that the kernel received at `recv_ns`. Never raises; after `bad` it only counts bytes."""
-        self.answer_bytes += len(data)
-        if self.bad:
-            return
-        if self._kind != "sse" and not self._is_stream(data, recv_ns):
-            return
-        try:
-            events = self._reader.feed(data)
-        except LineTooLong as error:
-            self._spoil(str(error))
-            return
-        for event in events:
-            if not self.bad:
-                self._event(event, recv_ns)
+        self.feed_all(((data, recv_ns, recv_ns),))
+
+    def feed_all(self, pieces: Iterable[tuple[bytes, int, int]]) -> None:
+        """The same for several in their order, (data, recv_ns, loop_ns) each."""
+        feed = self._reader.feed
+        for data, recv_ns, _ in pieces:
+            self.answer_bytes += len(data)
+            if self.bad or (self._kind != "sse" and not self._is_stream(data, recv_ns)):
+                continue
+            try:
+                for event in feed(data):
+                    if not self.bad:
+                        self._event(event, recv_ns)
+            except LineTooLong as error:
+                self._spoil(str(error))
 
     def close(self, recv_ns: int | None = None) -> None:
         """The body has ended. `recv_ns` of its last piece is only needed when the last event may lack its blank line."""
@@ -201,20 +207,13 @@ class ChatStream:
         except _UNREADABLE as error:
             self._spoil(f"an event is not a chat chunk: {error}")
             return
-        usage = chunk.usage
-        before = self.completion_tokens or 0
-        if usage is not None:
-            self._usage(usage)
+        counted = None if chunk.usage is None else self._usage(chunk.usage)
         choices = chunk.choices
         if chunk.error is not None or not choices:
             self._error(chunk)
         else:
             for choice in choices:
                 if choice.index == 0:
-                    self._keep_logprobs(choice)
-                    counted = (
-                        None if usage is None or usage.completion_tokens is None else usage.completion_tokens - before
-                    )
                     self._choice(choice, recv_ns, counted)
 
     def _choice(self, choice: _Choice, recv_ns: int, counted: int | None) -> None:
@@ -222,6 +221,8 @@ class ChatStream:
         delta = choice.delta
         if choice.finish_reason is not None:
             self.finish_reason = choice.finish_reason
+        if self._asks_tokens:
+            self._keep_logprobs(choice)
         if delta is None:
             return
         content = delta.content
