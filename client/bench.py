@@ -27,6 +27,7 @@ from client.core.runpod import warnings
 from client.core.secrets import Mask
 from client.errors import HalfweightError, UsageError
 from client.launch import SimulatedServers
+from client.loop import run_loaded
 from client.preflight import Introduction, told
 from client.progress import Progress, choose
 from client.remote import read_keys
@@ -107,7 +108,7 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
             for one in met:
                 run_dir.write_server(with_files(one.server, one.target, asked.model_config))
             progress.note(f"Pictures: {pictures.note}.")
-            interrupted = asyncio.run(measure(placed, asked, met, pictures, run_dir, progress, replay, containers))
+            interrupted = run_loaded(measure(placed, asked, met, pictures, run_dir, progress, replay, containers))
     except HalfweightError as error:
         run_dir.close()
         progress.close()
