@@ -22,6 +22,7 @@ import httpx
 
 from client.connection import Connection
 from client.exchange import Exchange
+from client.loop import add_direct_reader
 
 SO_TIMESTAMPNS_NEW = 64
 """Linux, asm-generic/socket.h: the option, and the type of the control message that it brings (two 64-bit integers)."""
@@ -68,7 +69,7 @@ class PlainConnection(Connection):
                 self.source = "kernel"
             except OSError:
                 pass  # a kernel before 5.1: stamps are the loop's, and say so
-        loop.add_reader(self._fd, self._readable)
+        add_direct_reader(loop, self._fd, self._readable)
 
     def write(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         try:
@@ -95,7 +96,7 @@ class PlainConnection(Connection):
         self.loop.remove_reader(self._fd)
 
     def resume_reading(self) -> None:
-        self.loop.add_reader(self._fd, self._readable)
+        add_direct_reader(self.loop, self._fd, self._readable)
 
     def disconnect(self) -> None:
         self.loop.remove_reader(self._fd)
