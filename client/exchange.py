@@ -155,9 +155,7 @@ class Exchange:
 
     def chunked(self) -> bool:
         """Whether the body comes in chunks, and so ends with an empty one."""
-        return any(
-            name.lower() == b"transfer-encoding" and b"chunked" in value.lower() for name, value in self.headers
-        )
+        return any(name.lower() == b"transfer-encoding" and b"chunked" in value.lower() for name, value in self.headers)
 
 
 def timed_out(stage: str, limits: Limits) -> httpx.TimeoutException:

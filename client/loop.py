@@ -1,8 +1,9 @@
 """The event loop under load: asyncio's own, whose selector calls the readers of load connections itself.
 
-A token costs one turn of the loop: one `epoll_wait`, one `recvmsg`. What asyncio puts between the two (a key, a handle, a queue, a
-context) costs as much again as parsing the token. A reader registered here skips it; everything else on the loop is as asyncio has it, and
-on another loop the same connection works through `add_reader`.
+A token costs one `epoll_wait` and one `recvmsg`. What asyncio puts between the two (a key, a handle, a queue, a context, a turn of the
+loop) costs as much again. A reader registered here skips it, and as long as readers say that nothing came of what they read, the
+selector looks again without a turn of the loop. Everything else is as asyncio has it, and on another loop the same connection works
+through `add_reader`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ import math
 import selectors
 import sys
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-Reader = Callable[[], None]
+Reader = Callable[[], bool]
+"""Reads what is there. True: nothing came of it, neither a callback nor a timer, so that the loop has nothing to do."""
 EVENTS = 512
 """Files that one look at the kernel may report."""
 
 if sys.platform == "linux":
     import select
+
+    EPOLLIN = select.EPOLLIN
 
     class _DirectSelector(selectors.EpollSelector):
         """Epoll. A file that can be read, and nothing else, and has a direct reader is not reported: it is read."""
@@ -34,32 +39,42 @@ if sys.platform == "linux":
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             """As EpollSelector has it: rounded up to the millisecond, so that a timer is never early."""
             wait_s = -1.0 if timeout is None else 0.0 if timeout <= 0 else math.ceil(timeout * 1e3) * 1e-3
+            until_s = monotonic() + wait_s
             ready: list[tuple[selectors.SelectorKey, int]] = []
-            keys, readers = self.get_map(), self.readers
-            try:
-                happened = self._poll(wait_s, EVENTS)
-            except InterruptedError:
-                return ready
-            for fd, event in happened:
-                reader = readers.get(fd) if event == select.EPOLLIN else None
-                if reader is not None:
-                    self._call(reader)
-                    continue
-                events = selectors.EVENT_WRITE if event & ~select.EPOLLIN else 0
-                if event & ~select.EPOLLOUT:
-                    events |= selectors.EVENT_READ
-                key = keys.get(fd)
-                if key is not None and events & key.events:
-                    ready.append((key, events & key.events))
-            return ready
+            poll, readers = self._poll, self.readers
+            while True:
+                try:
+                    happened = poll(wait_s, EVENTS)
+                except InterruptedError:
+                    return ready
+                idle = bool(happened)
+                for fd, event in happened:
+                    reader = readers.get(fd) if event == EPOLLIN else None
+                    if reader is None:
+                        idle = False
+                        self._report(fd, event, ready)
+                        continue
+                    try:
+                        idle = reader() and idle
+                    except Exception as error:  # as for any callback of a loop: it is told, and the loop lives
+                        idle = False
+                        if self.on_error is None:
+                            raise
+                        self.on_error(error)
+                if not idle or wait_s == 0.0:
+                    return ready
+                if wait_s > 0.0:
+                    wait_s = until_s - monotonic()
+                    if wait_s <= 0.0:
+                        return ready
 
-        def _call(self, reader: Reader) -> None:
-            try:
-                reader()
-            except Exception as error:  # as for any callback of a loop: it is reported, and the loop lives
-                if self.on_error is None:
-                    raise
-                self.on_error(error)
+        def _report(self, fd: int, event: int, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+            events = selectors.EVENT_WRITE if event & ~EPOLLIN else 0
+            if event & ~select.EPOLLOUT:
+                events |= selectors.EVENT_READ
+            key = self.get_map().get(fd)
+            if key is not None and events & key.events:
+                ready.append((key, events & key.events))
 
     class LoadLoop(asyncio.SelectorEventLoop):
         """asyncio's selector loop with `add_direct_reader`."""
@@ -70,7 +85,7 @@ if sys.platform == "linux":
             self._direct.on_error = self._report
 
         def add_direct_reader(self, fd: int, reader: Reader) -> None:
-            """As add_reader; `reader` may be called in the middle of the loop's look at its files, so it must not look at them."""
+            """As add_reader; `reader` is called in the middle of the loop's look at its files, so it must not look at them."""
             self.add_reader(fd, reader)
             self._direct.readers[fd] = reader
 
@@ -88,7 +103,7 @@ else:
 
 def add_direct_reader(loop: asyncio.AbstractEventLoop, fd: int, reader: Reader) -> None:
     """Directly where the loop can, else through `add_reader`. `loop.remove_reader` ends both."""
-    add = getattr(loop, "add_direct_reader", loop.add_reader)
+    add: Callable[[int, Reader], None] = getattr(loop, "add_direct_reader", loop.add_reader)
     add(fd, reader)
 
 

@@ -133,21 +133,24 @@ class PlainConnection(Connection):
         if not self.closed:
             self.loop.remove_writer(self._fd)
 
-    def _readable(self) -> None:
-        """The stamp of what was read: never later than the loop's, never before the request was sent."""
+    def _readable(self) -> bool:
+        """Read what is there; whether it was kept, so that nothing came of it.
+
+        The stamp of what was read is never later than the loop's and never before the request was sent.
+        """
         try:
             size, control, _, _ = self._sock.recvmsg_into(_buffers, 64)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             if not self.closed:
                 self.ended(error)
-            return
+            return False
         wall_ns = time_ns()
         recv_ns = loop_ns = monotonic_ns()
         if size == 0:
             self.ended(None)
-            return
+            return False
         if control:
             seconds, nanoseconds = _timespec(control[0][2])
             age = wall_ns - seconds * 1_000_000_000 - nanoseconds
@@ -157,12 +160,14 @@ class PlainConnection(Connection):
         if self._patient and size < KEPT_BYTES and _buffer[size - 4 : size] == EVENT_END and len(kept) < KEPT_READS:
             kept.append((bytes(_view[:size]), recv_ns, loop_ns))
             self._deadline_ns = loop_ns + self._idle_ns
-        elif kept:
+            return True
+        if kept:
             self._kept = []
             kept.append((_view[:size], recv_ns, loop_ns))
             self.received(kept)
         else:
             self.received(((_view[:size], recv_ns, loop_ns),))
+        return False
 
 
 _offset_ns = [time_ns() - monotonic_ns()]

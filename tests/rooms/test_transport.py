@@ -49,7 +49,10 @@ async def read(client: httpx.AsyncClient, url: str, **timeout: float) -> tuple[b
     await asyncio.sleep(0.02)  # a peer that closes has closed by now
     sunk = bytearray()
     again: Exception | None = None
-    extensions: dict[str, Any] = {"timeout": timeout, "sink": lambda pieces: [sunk.extend(data) for data, _, _ in pieces]}
+    extensions: dict[str, Any] = {
+        "timeout": timeout,
+        "sink": lambda pieces: [sunk.extend(data) for data, _, _ in pieces],
+    }
     try:
         await client.send(client.build_request("POST", url, content=b"{}", extensions=extensions), stream=True)
     except httpx.HTTPError as error:
