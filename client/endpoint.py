@@ -165,14 +165,14 @@ class Endpoint:
         before_ns = monotonic_ns()
         # Neither a URL nor a .netrc may add credentials, and no redirect may carry the key to another origin.
         response = await self._client.send(request, stream=True, auth=_NO_AUTH, follow_redirects=False)
-        try:
-            if response.extensions.get("stamps") is not intake.stamps:
+        if response.extensions.get("stamps") is not intake.stamps:
+            try:
                 await _read(response, intake, before_ns)
-            intake.done_ns = intake.stamps.recv_ns or intake.stamps.headers_ns
-            return self._judge(response, intake)
-        finally:
-            await response.aclose()
-            response.stream = _DONE  # httpx ties the two in a cycle, which only the garbage collector would find
+            finally:
+                await response.aclose()
+        response.stream = _DONE  # httpx ties the two in a cycle, which only the garbage collector would find
+        intake.done_ns = intake.stamps.recv_ns or intake.stamps.headers_ns
+        return self._judge(response, intake)
 
     def _judge(self, response: httpx.Response, intake: _Intake) -> Verdict:
         if response.status_code != 200:

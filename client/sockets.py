@@ -36,6 +36,8 @@ Address = tuple[socket.AddressFamily, tuple[str | int | bytes, ...]]
 STEP_NS = 100_000_000
 """The wall clock moved by more than this against the monotonic one since the last read: it was set."""
 
+_offset_ns = [time_ns() - monotonic_ns()]
+"""Of the two clocks, at the last read of any connection of this process."""
 _timespec = struct.Struct("=qq").unpack
 _buffer = bytearray(READ_BYTES)
 _view = memoryview(_buffer)
@@ -154,7 +156,9 @@ class PlainConnection(Connection):
         if control:
             seconds, nanoseconds = _timespec(control[0][2])
             age = wall_ns - seconds * 1_000_000_000 - nanoseconds
-            if age > 0 and not _stepped(wall_ns - loop_ns):
+            offset_ns, before_ns = wall_ns - loop_ns, _offset_ns[0]
+            _offset_ns[0] = offset_ns
+            if age > 0 and -STEP_NS < offset_ns - before_ns < STEP_NS:
                 recv_ns = max(loop_ns - age, self._sent_ns)
         kept = self._kept
         if self._patient and size < KEPT_BYTES and _buffer[size - 4 : size] == EVENT_END and len(kept) < KEPT_READS:
@@ -168,15 +172,6 @@ class PlainConnection(Connection):
         else:
             self.received(((_view[:size], recv_ns, loop_ns),))
         return False
-
-
-_offset_ns = [time_ns() - monotonic_ns()]
-
-
-def _stepped(offset_ns: int) -> bool:
-    """Whether the wall clock was set since the last read of any connection of this process."""
-    before, _offset_ns[0] = _offset_ns[0], offset_ns
-    return abs(offset_ns - before) > STEP_NS
 
 
 class TlsConnection(Connection, asyncio.Protocol):

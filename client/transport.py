@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from time import monotonic_ns
 from typing import Any
 
@@ -79,11 +79,12 @@ class KernelStampTransport(httpx.AsyncBaseTransport):
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._closed = False
+        self._limits: tuple[Mapping[str, float | None], Limits] = {}, Limits({})
         self.connections_opened = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         extensions = request.extensions
-        limits = Limits(extensions.get("timeout") or {})
+        limits = self._limits_of(extensions.get("timeout") or {})
         stamps: Stamps = extensions.get("stamps") or Stamps()
         stamps.clear()
         total_ns = monotonic_ns() + limits.total if limits.total != NEVER else NEVER
@@ -102,6 +103,12 @@ class KernelStampTransport(httpx.AsyncBaseTransport):
         assert exchange.status is not None
         stream = AnswerStream(exchange, connection, request)
         return httpx.Response(exchange.status, headers=exchange.headers, stream=stream, extensions={"stamps": stamps})
+
+    def _limits_of(self, seconds: Mapping[str, float | None]) -> Limits:
+        """Nearly always those of the request before."""
+        if seconds != self._limits[0]:
+            self._limits = dict(seconds), Limits(seconds)
+        return self._limits[1]
 
     async def warm(self, url: str | httpx.URL, count: int) -> None:
         """Have `count` idle connections to the origin of `url`, so that no request has to open its own."""
@@ -269,6 +276,8 @@ def stamps_of(response: httpx.Response) -> Stamps:
 
 
 async def _body(request: httpx.Request) -> bytes:
+    if isinstance(request.stream, httpx.ByteStream):
+        return b"".join(request.stream)
     try:
         return request.content
     except httpx.RequestNotRead:
