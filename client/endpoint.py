@@ -211,11 +211,12 @@ class _Intake:
     def take(self, pieces: Sequence[Piece]) -> None:
         """Called with the pieces of the body, in their order."""
         good = self.stamps.status == 200
-        limit = BEGINNING if good else ERROR_LIMIT
+        room = (BEGINNING if good else ERROR_LIMIT) - len(self.kept)
         for data, _, _ in pieces:
             self.size += len(data)
-            if len(self.kept) < limit:
-                self.kept += data[: limit - len(self.kept)]
+            if room > 0:
+                self.kept += data[:room]
+                room -= len(data)
         if good:
             self.chat.feed_all(pieces)
         if self.size > ANSWER_LIMIT:
