@@ -9,7 +9,6 @@ process cost. The records lie in FOLDER/requests.jsonl.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import resource
 import sys
@@ -22,6 +21,7 @@ from client.core.records import Phase, WorkerHealth
 from client.core.schedule import Schedule, closed_loop, open_loop
 from client.endpoint import Endpoint
 from client.generator import LocalFleet
+from client.loop import run_loaded
 from client.rundir import JsonLines
 from client.transport import new_client
 
@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, required=True)
     parser.add_argument("--concurrency", type=int)
     parser.add_argument("--rate", type=float)
-    health = asyncio.run(run(parser.parse_args()))
+    health = run_loaded(run(parser.parse_args()))
     rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     json.dump(
         {

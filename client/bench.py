@@ -31,6 +31,7 @@ from client.core.secrets import Mask, secrets_in
 from client.core.sidecar import host_of
 from client.errors import HalfweightError, UsageError
 from client.launch import SimulatedServers
+from client.loop import run_loaded
 from client.preflight import Introduction, told
 from client.progress import Progress, Quiet, choose
 from client.remote import read_keys
@@ -150,7 +151,7 @@ def _run(
             for one in met:
                 run_dir.write_server(with_files(one.server, one.target, asked.model_config))
             progress.note(f"Pictures: {pictures.note}.")
-            interrupted = asyncio.run(measure(placed, asked, met, pictures, run_dir, progress, replay, containers))
+            interrupted = run_loaded(measure(placed, asked, met, pictures, run_dir, progress, replay, containers))
     except HalfweightError as error:
         run_dir.close()
         progress.close()

@@ -7,13 +7,13 @@ when it fires or when an earlier one comes: a request that ends in time costs no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic_ns
 
 import httptools
 import httpx
 
-from client.exchange import BUFFER_LIMIT, NEVER, Exchange, timed_out
+from client.exchange import BUFFER_LIMIT, NEVER, Exchange, Piece, Read, timed_out
 
 OVERHEAD_LIMIT = 64 << 10
 """Bytes that a server may send without one byte of body among them: headers, trailers, chunk extensions."""
@@ -38,6 +38,10 @@ class Connection:
         self.on_close: Callable[[Connection], None] | None = None
         self._exchange: Exchange | None = None
         self._pieces: list[bytes] = []
+        self._kept: list[Read] = []
+        self._idle_ns = NEVER
+        self._patient = False
+        """Whether reads may wait in `_kept`, stamped but not parsed: see `PlainConnection`."""
         self._parser: httptools.HttpResponseParser | None = None
         self._sent_ns = 0
         self._recv_ns = 0
@@ -112,10 +116,12 @@ class Connection:
 
     def abandon(self, exchange: Exchange) -> None:
         """Close now, if this connection still works for the exchange. The server sees that nobody waits any more."""
+        self.catch_up()
         if self._exchange is exchange:
             self.close()
 
     def close(self) -> None:
+        self.catch_up()
         if self.closed:
             return
         self.closed = True
@@ -153,24 +159,40 @@ class Connection:
             failure.__cause__ = error
             self._fail(exchange, failure)
 
-    def received(self, data: bytes | memoryview, recv_ns: int, loop_ns: int) -> None:
-        """Bytes from the peer: `recv_ns` when the kernel had them, `loop_ns` when this process had them."""
+    def catch_up(self) -> None:
+        """Parse what was read and not parsed yet."""
+        if self._kept:
+            kept, self._kept = self._kept, []
+            self.received(kept)
+
+    def received(self, reads: Sequence[Read]) -> None:
+        """Bytes from the peer, in the order in which they came."""
         exchange = self._exchange
         parser = self._parser
         if exchange is None or parser is None:
             self.close()
             return
-        self._recv_ns = recv_ns
-        self._overhead += len(data)
         failure: Exception | None = None
+        pieces = self._pieces
+        body: list[Piece] = []
         try:
-            parser.feed_data(data)
+            for data, recv_ns, loop_ns in reads:
+                self._recv_ns = recv_ns
+                self._overhead += len(data)
+                parser.feed_data(data)
+                if pieces:  # of one read, and so of one stamp
+                    body.append((pieces[0] if len(pieces) == 1 else b"".join(pieces), recv_ns, loop_ns))
+                    pieces.clear()
+                    self._overhead = 0
         except httptools.HttpParserUpgrade:
             failure = httpx.RemoteProtocolError("the peer switched to another protocol")
         except httptools.HttpParserError as error:
             failure = httpx.RemoteProtocolError(f"the peer does not speak proper HTTP/1.1: {error}")
-        if self._pieces:
-            failure = self._take_body(exchange, recv_ns, loop_ns) or failure
+            if pieces:
+                body.append((b"".join(pieces), recv_ns, loop_ns))
+                pieces.clear()
+        if body:
+            failure = self._take_body(exchange, body) or failure
         elif self._overhead > OVERHEAD_LIMIT and not exchange.complete:
             failure = httpx.RemoteProtocolError(f"the peer sent more than {OVERHEAD_LIMIT} bytes of headers")
         if self._surplus:
@@ -187,6 +209,7 @@ class Connection:
 
     def ended(self, error: OSError | None) -> None:
         """The peer closed (None) or the connection broke."""
+        self.catch_up()
         exchange = self._exchange
         if exchange is None:
             self.close()
@@ -246,24 +269,23 @@ class Connection:
 
     # Inside.
 
-    def _take_body(self, exchange: Exchange, recv_ns: int, loop_ns: int) -> Exception | None:
-        """Join what one read brought: pieces of one read have one stamp. Returned is an error of the sink."""
-        pieces = self._pieces
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        self._overhead = 0
+    def _take_body(self, exchange: Exchange, body: list[Piece]) -> Exception | None:
+        """Pass the pieces on. Returned is an error of the sink."""
         stamps = exchange.stamps
         if self.source == "kernel":
-            lag = loop_ns - recv_ns
+            lag = max([loop_ns - recv_ns for _, recv_ns, loop_ns in body])
             if stamps.lag_ns is None or lag > stamps.lag_ns:
                 stamps.lag_ns = lag
+        _, _, last_ns = body[-1]
         if self._stage == "idle":  # later than it was, so the timer stays
-            self._deadline_ns = loop_ns + exchange.limits.idle
+            self._deadline_ns = last_ns + exchange.limits.idle
         elif stamps.first_byte_ns is None:
-            stamps.first_byte_ns = recv_ns
-            self._watch("idle", loop_ns + exchange.limits.idle)
+            _, stamps.first_byte_ns, _ = body[0]
+            self._watch("idle", last_ns + exchange.limits.idle)
+            self._idle_ns = exchange.limits.idle
+            self._patient = exchange.sink is not None and exchange.chunked()
         try:
-            exchange.deliver(body, recv_ns, loop_ns)
+            exchange.deliver(body)
         except Exception as error:  # it belongs to the task that waits, not to the event loop
             return error
         if exchange.buffered > BUFFER_LIMIT and not self._paused:
@@ -291,6 +313,7 @@ class Connection:
             exchange.resume = None
             self.resume_reading()
         self._exchange = None
+        self._patient = False
         if self._reusable and not self.closed:
             self.home.append(self)
         else:
@@ -315,6 +338,7 @@ class Connection:
 
     def _on_timer(self) -> None:
         self._timer, self._timer_ns = None, NEVER
+        self.catch_up()
         exchange = self._exchange
         if exchange is None:
             return

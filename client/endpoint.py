@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic_ns
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from client.core.records import Outcome, Phase, RequestRecord
 from client.core.schedule import Slot
 from client.core.secrets import Mask
 from client.core.stream import ChatStream
-from client.transport import Stamps
+from client.transport import Piece, Stamps
 
 Sink = Callable[[RequestRecord], None]
 ANSWER_LIMIT = 64 << 20
@@ -165,14 +165,14 @@ class Endpoint:
         before_ns = monotonic_ns()
         # Neither a URL nor a .netrc may add credentials, and no redirect may carry the key to another origin.
         response = await self._client.send(request, stream=True, auth=_NO_AUTH, follow_redirects=False)
-        try:
-            if response.extensions.get("stamps") is not intake.stamps:
+        if response.extensions.get("stamps") is not intake.stamps:
+            try:
                 await _read(response, intake, before_ns)
-            intake.done_ns = intake.stamps.recv_ns or intake.stamps.headers_ns
-            return self._judge(response, intake)
-        finally:
-            await response.aclose()
-            response.stream = _DONE  # httpx ties the two in a cycle, which only the garbage collector would find
+            finally:
+                await response.aclose()
+        response.stream = _DONE  # httpx ties the two in a cycle, which only the garbage collector would find
+        intake.done_ns = intake.stamps.recv_ns or intake.stamps.headers_ns
+        return self._judge(response, intake)
 
     def _judge(self, response: httpx.Response, intake: _Intake) -> Verdict:
         if response.status_code != 200:
@@ -208,15 +208,17 @@ class _Intake:
         """When the last piece of a complete answer came; None as long as it is not complete."""
         self.retry_after_s: float | None = None
 
-    def take(self, data: bytes, recv_ns: int) -> None:
-        """Called for each piece of the body, as it arrives."""
-        self.size += len(data)
-        if self.stamps.status != 200:
-            self.kept += data[: ERROR_LIMIT - len(self.kept)]
-        else:
-            if len(self.kept) < BEGINNING:
-                self.kept += data[: BEGINNING - len(self.kept)]
-            self.chat.feed(data, recv_ns)
+    def take(self, pieces: Sequence[Piece]) -> None:
+        """Called with the pieces of the body, in their order."""
+        good = self.stamps.status == 200
+        room = (BEGINNING if good else ERROR_LIMIT) - len(self.kept)
+        for data, _, _ in pieces:
+            self.size += len(data)
+            if room > 0:
+                self.kept += data[:room]
+                room -= len(data)
+        if good:
+            self.chat.feed_all(pieces)
         if self.size > ANSWER_LIMIT:
             raise AnswerTooLong(f"the answer is longer than {ANSWER_LIMIT >> 20} MiB")
 
@@ -231,7 +233,7 @@ async def _read(response: httpx.Response, intake: _Intake, before_ns: int) -> No
         stamps.recv_ns = stamps.loop_ns = now = monotonic_ns()
         if stamps.first_byte_ns is None:
             stamps.first_byte_ns = now
-        intake.take(piece, now)
+        intake.take(((piece, now, now),))
 
 
 def failure_verdict(error: Exception, intake: _Intake) -> Verdict:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import httpx
 
@@ -16,7 +16,11 @@ NEVER = 1 << 62
 BUFFER_LIMIT = 4 << 20
 """Body bytes that may wait for a slow consumer before reading from the socket pauses."""
 
-Sink = Callable[[bytes, int], None]
+Read = tuple[bytes | memoryview, int, int]
+"""Bytes from the peer, `recv_ns` when the kernel had them, `loop_ns` when this process had them."""
+Piece = tuple[bytes, int, int]
+"""The same of the body, without its framing."""
+Sink = Callable[[Sequence[Piece]], None]
 
 
 class Stamps:
@@ -108,7 +112,7 @@ class Exchange:
         self.sink = sink
         self.status: int | None = None
         self.headers: list[tuple[bytes, bytes]] = []
-        self.pieces: deque[tuple[bytes, int, int]] = deque()
+        self.pieces: deque[Piece] = deque()
         self.buffered = 0
         self.complete = False
         self.discard = False
@@ -117,16 +121,15 @@ class Exchange:
         self.resume: Callable[[], None] | None = None
         self.waiter: asyncio.Future[None] | None = None
 
-    def deliver(self, data: bytes, recv_ns: int, loop_ns: int) -> None:
-        """Hand one piece of the body to the sink, or keep it for the answer's stream."""
+    def deliver(self, pieces: Sequence[Piece]) -> None:
+        """Hand pieces of the body to the sink, or keep them for the answer's stream."""
         if self.sink is not None:
             stamps = self.stamps
-            stamps.recv_ns = recv_ns
-            stamps.loop_ns = loop_ns
-            self.sink(data, recv_ns)
+            _, stamps.recv_ns, stamps.loop_ns = pieces[-1]
+            self.sink(pieces)
         elif not self.discard:
-            self.pieces.append((data, recv_ns, loop_ns))
-            self.buffered += len(data)
+            self.pieces.extend(pieces)
+            self.buffered += sum(len(data) for data, _, _ in pieces)
 
     def fail(self, failure: BaseException) -> None:
         if self.failure is None and not self.complete:
@@ -148,11 +151,11 @@ class Exchange:
 
     def framed(self) -> bool:
         """Whether the headers say where the body ends; if not, it ends with the connection."""
-        for name, value in self.headers:
-            lower = name.lower()
-            if lower == b"content-length" or (lower == b"transfer-encoding" and b"chunked" in value.lower()):
-                return True
-        return False
+        return self.chunked() or any(name.lower() == b"content-length" for name, _ in self.headers)
+
+    def chunked(self) -> bool:
+        """Whether the body comes in chunks, and so ends with an empty one."""
+        return any(name.lower() == b"transfer-encoding" and b"chunked" in value.lower() for name, value in self.headers)
 
 
 def timed_out(stage: str, limits: Limits) -> httpx.TimeoutException:

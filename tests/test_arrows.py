@@ -10,7 +10,7 @@ COMMANDS = {"bench", "report", "compare", "memory", "score", "make_images", "rea
 BORDER = {"config", "cli", "remote"}
 ROOMS = {
     "answerfile", "campaign", "clock", "connection", "containers", "endpoint", "exchange", "failures", "generator", "health", "host", "hostcheck",
-    "launch", "logfile", "page", "preflight", "probe", "progress", "rundir", "serverless", "session", "sockets", "summaries", "telemetry", "transport",
+    "launch", "logfile", "loop", "page", "preflight", "probe", "progress", "rundir", "serverless", "session", "sockets", "summaries", "telemetry", "transport",
     "workers", "workload",
 }  # fmt: skip
 # A room receives its neighbours as arguments. The exceptions, each with its reason:
@@ -25,6 +25,7 @@ SIDEWAYS = {
         "workload",
         "rundir",
         "clock",
+        "loop",
     },  # builds the client inside the child process
     "endpoint": {
         "transport",
@@ -42,7 +43,7 @@ SIDEWAYS = {
     "probe": {"endpoint", "transport"},  # the same door that the load goes through
     "serverless": {"page"},
     "connection": {"exchange", "sockets"},
-    "sockets": {"exchange", "connection"},
+    "sockets": {"exchange", "connection", "loop"},
 }
 # One door per package: only these modules may import it.
 DOORS = {

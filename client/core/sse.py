@@ -20,7 +20,7 @@ class LineTooLong(ValueError):
 class SseReader:
     """Bytes in, payloads of complete events out. Linear in the number of bytes, however they are cut."""
 
-    __slots__ = ("_after_cr", "_data", "_data_bytes", "_limit", "_rest", "_rest_bytes", "_started")
+    __slots__ = ("_after_cr", "_data", "_data_bytes", "_limit", "_rest", "_rest_bytes", "_started", "inside")
 
     def __init__(self, limit: int = LINE_LIMIT) -> None:
         self._limit = limit
@@ -30,6 +30,8 @@ class SseReader:
         self._data_bytes = 0
         self._after_cr = False
         self._started = False
+        self.inside = True
+        """Whether the stream stands inside a line or an event, or before its first byte. If not, the next piece begins with an event."""
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The payloads of the events that this piece ends. Raises LineTooLong."""
@@ -37,7 +39,9 @@ class SseReader:
             payloads = _whole_events(piece)
             if payloads is not None:
                 self._started = True
+                self.inside = False
                 return payloads
+        self.inside = True
         if not self._started:
             piece = self._start(piece)
         if self._after_cr and piece:

@@ -6,6 +6,8 @@ the server, and half a character is held back. Both the first token and the firs
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from client.core.sse import LINE_LIMIT, LineTooLong, SseReader
@@ -94,8 +96,10 @@ class ChatStream:
     """
 
     __slots__ = (
+        "_asks_tokens",
         "_decode",
         "_kind",
+        "_limit",
         "_reader",
         "_text_size",
         "_texts",
@@ -118,8 +122,10 @@ class ChatStream:
     )
 
     def __init__(self, limit: int = LINE_LIMIT, *, logprobs: bool = False) -> None:
+        self._limit = limit
         self._reader = SseReader(limit)
         self._decode = _decode_tokens if logprobs else _decode
+        self._asks_tokens = logprobs
         self.logprobs: list[object] = []
         """Entries of `logprobs.content` of all chunks as the server gave them; looked for only when asked to."""
         self._kind = ""
@@ -147,19 +153,37 @@ class ChatStream:
 
     def feed(self, data: bytes, recv_ns: int) -> None:
         """Take a piece of the body that the kernel received at `recv_ns`. Never raises; after `bad` it only counts bytes."""
-        self.answer_bytes += len(data)
-        if self.bad:
-            return
+        self.feed_all(((data, recv_ns, recv_ns),))
+
+    def feed_all(self, pieces: Iterable[tuple[bytes, int, int]]) -> None:
+        """The same for several in their order, (data, recv_ns, loop_ns) each."""
+        reader = self._reader
+        for data, recv_ns, _ in pieces:
+            size = len(data)
+            self.answer_bytes += size
+            if self.bad:
+                continue
+            if (
+                not reader.inside
+                and data[:6] == b"data: "
+                and data[-2:] == b"\n\n"
+                and data.find(b"\n") == size - 2
+                and size <= self._limit
+                and b"\r" not in data
+            ):  # one event on one line, as nearly every piece is
+                self._event(data[6:-2], recv_ns)
+            else:
+                self._piece(data, recv_ns)
+
+    def _piece(self, data: bytes, recv_ns: int) -> None:
         if self._kind != "sse" and not self._is_stream(data, recv_ns):
             return
         try:
-            events = self._reader.feed(data)
+            for event in self._reader.feed(data):
+                if not self.bad:
+                    self._event(event, recv_ns)
         except LineTooLong as error:
             self._spoil(str(error))
-            return
-        for event in events:
-            if not self.bad:
-                self._event(event, recv_ns)
 
     def close(self, recv_ns: int | None = None) -> None:
         """The body has ended. `recv_ns` of its last piece is only needed when the last event may lack its blank line."""
@@ -201,27 +225,42 @@ class ChatStream:
         except _UNREADABLE as error:
             self._spoil(f"an event is not a chat chunk: {error}")
             return
-        usage = chunk.usage
-        before = self.completion_tokens or 0
-        if usage is not None:
-            self._usage(usage)
+        if self.first_text_ns is not None and self._goes_on(chunk, recv_ns):
+            return
         choices = chunk.choices
+        counted = None if chunk.usage is None else self._usage(chunk.usage)
         if chunk.error is not None or not choices:
             self._error(chunk)
         else:
             for choice in choices:
                 if choice.index == 0:
-                    self._keep_logprobs(choice)
-                    counted = (
-                        None if usage is None or usage.completion_tokens is None else usage.completion_tokens - before
-                    )
                     self._choice(choice, recv_ns, counted)
+
+    def _goes_on(self, chunk: _Chunk, recv_ns: int) -> bool:
+        """Take a chunk that brings more text and nothing else, as nearly all do, the short way; False leaves it as it is."""
+        choices = chunk.choices
+        if not choices or len(choices) > 1 or chunk.usage is not None or chunk.error is not None or self._asks_tokens:
+            return False
+        choice = choices[0]
+        content = choice.delta.content if choice.delta is not None else None
+        if not content or choice.index != 0 or choice.finish_reason is not None:
+            return False
+        size = self._text_size + len(content)
+        if size > TEXT_LIMIT or len(self.chunk_ns) >= CHUNK_LIMIT:
+            return False
+        self.last_token_ns = recv_ns
+        self.chunk_ns.append(recv_ns)
+        self._texts.append(content)
+        self._text_size = size
+        return True
 
     def _choice(self, choice: _Choice, recv_ns: int, counted: int | None) -> None:
         """`counted` is by how many tokens a running usage rose with this chunk: the server's own word; None without it."""
         delta = choice.delta
         if choice.finish_reason is not None:
             self.finish_reason = choice.finish_reason
+        if self._asks_tokens:
+            self._keep_logprobs(choice)
         if delta is None:
             return
         content = delta.content

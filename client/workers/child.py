@@ -19,6 +19,7 @@ from client.core.records import Phase, RequestRecord, without_tokens
 from client.core.schedule import share_schedule
 from client.errors import HalfweightError
 from client.generator import LocalFleet
+from client.loop import run_loaded
 from client.rundir import JsonLines
 from client.workers.kit import Kit, Source
 from client.workers.wire import Abort, Armed, Failed, Finished, Go, Hello, Leave, Prepare, Ready, Seen, post, receive
@@ -35,7 +36,7 @@ def main(descriptor: int, parent: int) -> None:
     _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the fleet decides what it means
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(socket.socket(fileno=descriptor)))
+        run_loaded(_serve(socket.socket(fileno=descriptor)))
 
 
 def _die_with(parent: int) -> None:

@@ -49,7 +49,10 @@ async def read(client: httpx.AsyncClient, url: str, **timeout: float) -> tuple[b
     await asyncio.sleep(0.02)  # a peer that closes has closed by now
     sunk = bytearray()
     again: Exception | None = None
-    extensions: dict[str, Any] = {"timeout": timeout, "sink": lambda data, recv_ns: sunk.extend(data)}
+    extensions: dict[str, Any] = {
+        "timeout": timeout,
+        "sink": lambda pieces: [sunk.extend(data) for data, _, _ in pieces],
+    }
     try:
         await client.send(client.build_request("POST", url, content=b"{}", extensions=extensions), stream=True)
     except httpx.HTTPError as error:
@@ -460,7 +463,7 @@ async def test_cancelling_before_the_answer_ends_the_connection_at_once(client: 
         gone.append(talk.sock.recv(1))
 
     with peer(script) as server:
-        extensions = {"sink": lambda data, recv_ns: None} if with_sink else {}
+        extensions = {"sink": lambda pieces: None} if with_sink else {}
         request = client.build_request("POST", server.url, content=b"{}", extensions=extensions)
         task = asyncio.create_task(client.send(request, stream=True))
         await asyncio.sleep(0.1)
@@ -808,7 +811,7 @@ async def test_kernel_stamps_do_not_move_when_the_loop_is_late(client: LoadClien
 async def test_stamps_are_there_when_a_request_fails(client: LoadClient) -> None:
     stamps = Stamps()
     with peer(once(CHUNKED + b"1\r\nx\r\n", then="wait")) as server:
-        extensions = {"stamps": stamps, "timeout": {"idle": 0.1}, "sink": lambda data, recv_ns: None}
+        extensions = {"stamps": stamps, "timeout": {"idle": 0.1}, "sink": lambda pieces: None}
         with pytest.raises(httpx.ReadTimeout):
             await client.send(client.build_request("POST", server.url, content=BODY, extensions=extensions))
         assert stamps.status == 200
@@ -818,7 +821,7 @@ async def test_stamps_are_there_when_a_request_fails(client: LoadClient) -> None
 
 
 async def test_an_error_in_the_sink_reaches_the_sender(client: LoadClient) -> None:
-    def sink(data: bytes, recv_ns: int) -> None:
+    def sink(pieces: object) -> None:
         raise ZeroDivisionError
 
     with peer(answering(OK)) as server:

@@ -1,0 +1,113 @@
+"""The event loop under load: asyncio's own, whose selector calls the readers of load connections itself.
+
+A token costs one `epoll_wait` and one `recvmsg`. What asyncio puts between the two (a key, a handle, a queue, a context, a turn of the
+loop) costs as much again. A reader registered here skips it, and as long as readers say that nothing came of what they read, the
+selector looks again without a turn of the loop. Everything else is as asyncio has it, and on another loop the same connection works
+through `add_reader`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import selectors
+import sys
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Reader = Callable[[], bool]
+"""Reads what is there. True: nothing came of it, neither a callback nor a timer, so that the loop has nothing to do."""
+EVENTS = 512
+"""Files that one look at the kernel may report."""
+
+if sys.platform == "linux":
+    import select
+
+    EPOLLIN = select.EPOLLIN
+
+    class _DirectSelector(selectors.EpollSelector):
+        """Epoll. A file that can be read, and nothing else, and has a direct reader is not reported: it is read."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.readers: dict[int, Reader] = {}
+            self.on_error: Callable[[Exception], None] | None = None
+            self._poll = self._selector.poll  # type: ignore[attr-defined]  # the stubs leave the epoll object out
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            """As EpollSelector has it: rounded up to the millisecond, so that a timer is never early."""
+            wait_s = -1.0 if timeout is None else 0.0 if timeout <= 0 else math.ceil(timeout * 1e3) * 1e-3
+            until_s = monotonic() + wait_s
+            ready: list[tuple[selectors.SelectorKey, int]] = []
+            poll, readers = self._poll, self.readers
+            while True:
+                try:
+                    happened = poll(wait_s, EVENTS)
+                except InterruptedError:
+                    return ready
+                idle = bool(happened)
+                for fd, event in happened:
+                    reader = readers.get(fd) if event == EPOLLIN else None
+                    if reader is None:
+                        idle = False
+                        self._report(fd, event, ready)
+                        continue
+                    try:
+                        idle = reader() and idle
+                    except Exception as error:  # as for any callback of a loop: it is told, and the loop lives
+                        idle = False
+                        if self.on_error is None:
+                            raise
+                        self.on_error(error)
+                if not idle or wait_s == 0.0:
+                    return ready
+                if wait_s > 0.0:
+                    wait_s = until_s - monotonic()
+                    if wait_s <= 0.0:
+                        return ready
+
+        def _report(self, fd: int, event: int, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+            events = selectors.EVENT_WRITE if event & ~EPOLLIN else 0
+            if event & ~select.EPOLLOUT:
+                events |= selectors.EVENT_READ
+            key = self.get_map().get(fd)
+            if key is not None and events & key.events:
+                ready.append((key, events & key.events))
+
+    class LoadLoop(asyncio.SelectorEventLoop):
+        """asyncio's selector loop with `add_direct_reader`."""
+
+        def __init__(self) -> None:
+            self._direct = _DirectSelector()
+            super().__init__(self._direct)
+            self._direct.on_error = self._report
+
+        def add_direct_reader(self, fd: int, reader: Reader) -> None:
+            """As add_reader; `reader` is called in the middle of the loop's look at its files, so it must not look at them."""
+            self.add_reader(fd, reader)
+            self._direct.readers[fd] = reader
+
+        def remove_reader(self, fd: Any) -> bool:
+            self._direct.readers.pop(fd, None)
+            return super().remove_reader(fd)
+
+        def _report(self, error: Exception) -> None:
+            self.call_exception_handler({"message": "Exception in a direct reader", "exception": error})
+
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = LoadLoop
+else:
+    new_loop = asyncio.new_event_loop
+
+
+def add_direct_reader(loop: asyncio.AbstractEventLoop, fd: int, reader: Reader) -> None:
+    """Directly where the loop can, else through `add_reader`. `loop.remove_reader` ends both."""
+    add: Callable[[int, Reader], None] = getattr(loop, "add_direct_reader", loop.add_reader)
+    add(fd, reader)
+
+
+def run_loaded(main: Coroutine[Any, Any, T]) -> T:
+    """asyncio.run on the load loop."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(main)

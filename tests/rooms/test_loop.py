@@ -1,0 +1,105 @@
+"""The load loop against real sockets: direct readers beside everything else that a loop does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+
+import pytest
+
+from client.loop import LoadLoop, add_direct_reader, run_loaded
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll")
+
+
+def test_a_direct_reader_reads_in_the_look_and_a_usual_one_beside_it() -> None:
+    seen: list[tuple[str, bytes, bool]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        pairs = {name: socket.socketpair() for name in ("direct", "usual")}
+        for name, (ours, _) in pairs.items():
+            ours.setblocking(False)
+
+            def read(name: str = name, ours: socket.socket = ours) -> None:
+                seen.append((name, ours.recv(10), asyncio.current_task() is None))
+
+            add = add_direct_reader if name == "direct" else type(loop).add_reader
+            add(loop, ours.fileno(), read)
+        for _, peer in pairs.values():
+            peer.send(b"x")
+        await asyncio.sleep(0.02)
+        for ours, peer in pairs.values():
+            assert loop.remove_reader(ours.fileno())
+            peer.send(b"y")
+        await asyncio.sleep(0.02)
+        for ours, peer in pairs.values():
+            ours.close()
+            peer.close()
+
+    run_loaded(main())
+    assert sorted(seen) == [("direct", b"x", True), ("usual", b"x", True)]
+
+
+def test_the_end_of_a_connection_reaches_a_direct_reader() -> None:
+    async def main() -> bytes:
+        loop = asyncio.get_running_loop()
+        ours, peer = socket.socketpair()
+        ended: asyncio.Future[bytes] = loop.create_future()
+
+        def read() -> None:
+            if not ended.done():
+                ended.set_result(ours.recv(1))
+
+        add_direct_reader(loop, ours.fileno(), read)
+        peer.close()
+        try:
+            return await asyncio.wait_for(ended, 1.0)
+        finally:
+            loop.remove_reader(ours.fileno())
+            ours.close()
+
+    assert run_loaded(main()) == b""
+
+
+def test_an_error_in_a_direct_reader_is_reported_and_the_loop_lives() -> None:
+    reported: list[BaseException | None] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context.get("exception")))
+        ours, peer = socket.socketpair()
+
+        def read() -> None:
+            ours.recv(1)
+            raise ValueError("broken")
+
+        add_direct_reader(loop, ours.fileno(), read)
+        peer.send(b"x")
+        await asyncio.sleep(0.02)
+        loop.remove_reader(ours.fileno())
+        ours.close()
+        peer.close()
+
+    run_loaded(main())
+    assert [str(error) for error in reported] == ["broken"]
+
+
+def test_the_load_connections_read_directly() -> None:
+    """Otherwise the loop would be an idle ornament."""
+    from client.sockets import PlainConnection
+
+    async def main() -> bool:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, LoadLoop)
+        listener = socket.create_server(("127.0.0.1", 0))
+        sock = socket.create_connection(listener.getsockname())
+        fd = sock.fileno()
+        connection = PlainConnection(loop, [], sock)
+        direct = fd in loop._direct.readers
+        connection.close()
+        listener.close()
+        return direct and fd not in loop._direct.readers
+
+    assert run_loaded(main())
