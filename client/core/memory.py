@@ -218,7 +218,9 @@ def _requests(book: _Book, facts: TargetFacts, labels: Mapping[str, str], mean_r
     if tokens is None or mean_request_tokens is None or not 0 < mean_request_tokens < 1e12:
         return
     block = facts.block_size or number(labels.get("block_size")) or BLOCK
-    each = math.ceil(mean_request_tokens / block) * block
+    if not 1 <= block < 1e6:  # no size of a block
+        block = BLOCK
+    each = max(math.ceil(mean_request_tokens / block), 1) * block
     book.put("requests_at_once", tokens / each, f"arithmetic: KV tokens / {each:,.0f} tokens in whole blocks")
     cap = book.get("max_num_seqs")
     if cap is not None and cap < math.floor(tokens / each):

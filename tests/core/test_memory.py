@@ -304,6 +304,18 @@ def test_no_figure_is_silently_negative(
         assert isinstance(story("a", other, "b", memory, "GPU"), tuple)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "labels"),
+    [(5e-324, {}), (500.0, {"block_size": "inf"}), (500.0, {"block_size": "-16"}), (5.0, {"block_size": "1e-9"})],
+)
+def test_requests_at_once_from_numbers_that_are_none(tokens: float, labels: dict[str, str]) -> None:
+    memory, _ = memory_of(
+        msgspec.structs.replace(TargetFacts(), kv_cache_tokens=1600), mean_request_tokens=tokens, cache_config=labels
+    )
+    assert memory.requests_at_once is not None
+    assert 0 < memory.requests_at_once <= 100
+
+
 # The story
 
 
