@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import threading
 
 import pytest
 
@@ -22,8 +23,9 @@ def test_a_direct_reader_reads_in_the_look_and_a_usual_one_beside_it() -> None:
         for name, (ours, _) in pairs.items():
             ours.setblocking(False)
 
-            def read(name: str = name, ours: socket.socket = ours) -> None:
+            def read(name: str = name, ours: socket.socket = ours) -> bool:
                 seen.append((name, ours.recv(10), asyncio.current_task() is None))
+                return False
 
             add = add_direct_reader if name == "direct" else type(loop).add_reader
             add(loop, ours.fileno(), read)
@@ -48,9 +50,10 @@ def test_the_end_of_a_connection_reaches_a_direct_reader() -> None:
         ours, peer = socket.socketpair()
         ended: asyncio.Future[bytes] = loop.create_future()
 
-        def read() -> None:
+        def read() -> bool:
             if not ended.done():
                 ended.set_result(ours.recv(1))
+            return False
 
         add_direct_reader(loop, ours.fileno(), read)
         peer.close()
@@ -63,6 +66,55 @@ def test_the_end_of_a_connection_reaches_a_direct_reader() -> None:
     assert run_loaded(main()) == b""
 
 
+def test_a_direct_reader_of_which_nothing_comes_holds_up_neither_callbacks_nor_timers() -> None:
+    """The selector looks again by itself as long as readers say True; a timer and a call from another thread still come in time."""
+    late_s: list[float] = []
+    reads = 0
+
+    async def main() -> None:
+        nonlocal reads
+        loop = asyncio.get_running_loop()
+        ours, peer = socket.socketpair()
+        ours.setblocking(False)
+        stop = threading.Event()
+
+        def read() -> bool:
+            nonlocal reads
+            ours.recv(100)
+            reads += 1
+            return True
+
+        def write() -> None:
+            while not stop.wait(0.001):
+                peer.send(b"x")
+
+        add_direct_reader(loop, ours.fileno(), read)
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for _ in range(10):
+                due = loop.time() + 0.02
+                await asyncio.sleep(0.02)
+                late_s.append(loop.time() - due)
+            asked = loop.time()
+            called: asyncio.Future[None] = loop.create_future()
+            threading.Timer(0.01, lambda: loop.call_soon_threadsafe(called.set_result, None)).start()
+            await called
+            late_s.append(loop.time() - asked - 0.01)
+            for _ in range(100):
+                await asyncio.sleep(0)
+        finally:
+            stop.set()
+            writer.join()
+            loop.remove_reader(ours.fileno())
+            ours.close()
+            peer.close()
+
+    run_loaded(main())
+    assert reads > 50
+    assert max(late_s) < 0.25
+
+
 def test_an_error_in_a_direct_reader_is_reported_and_the_loop_lives() -> None:
     reported: list[BaseException | None] = []
 
@@ -71,7 +123,7 @@ def test_an_error_in_a_direct_reader_is_reported_and_the_loop_lives() -> None:
         loop.set_exception_handler(lambda _, context: reported.append(context.get("exception")))
         ours, peer = socket.socketpair()
 
-        def read() -> None:
+        def read() -> bool:
             ours.recv(1)
             raise ValueError("broken")
 

@@ -1,0 +1,193 @@
+"""Reads that are stamped at once and parsed later: nothing of them may be lost or dated wrongly, however the answer ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from itertools import pairwise
+
+import httpx
+import pytest
+from peer import Talk, once, peer
+
+from client.loop import new_loop
+from client.sockets import KEPT_BYTES, KEPT_READS
+from client.transport import LoadClient, Piece, Stamps, new_client
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+END = b"0\r\n\r\n"
+PAUSE_S = 0.004
+
+
+def event(text: str) -> bytes:
+    data = f"data: {text}\n\n".encode()
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def told(pieces: list[Piece]) -> bytes:
+    return b"".join(data for data, _, _ in pieces)
+
+
+def texts(count: int) -> bytes:
+    return b"".join(f"data: {number}\n\n".encode() for number in range(count))
+
+
+class Slowly:
+    """Sends the head and then one event after the other, as a server sends tokens; `wrote` is when."""
+
+    def __init__(self, count: int, then: str = "end") -> None:
+        self.count = count
+        self.then = then
+        self.wrote: list[int] = []
+
+    def __call__(self, talk: Talk) -> None:
+        while talk.request():
+            talk.send(HEAD)
+            for number in range(self.count):
+                time.sleep(PAUSE_S)
+                self.wrote.append(time.monotonic_ns())
+                talk.send(event(str(number)))
+            if self.then == "end":
+                talk.send(END)
+            elif self.then == "reset":
+                talk.reset()
+                return
+            elif self.then == "close":
+                return
+            else:
+                talk.stop.wait(5)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[LoadClient]:
+    made = new_client()
+    yield made
+    await made.aclose()
+
+
+async def ask(client: LoadClient, url: str, got: list[Piece], stamps: Stamps, **timeout: float) -> httpx.Response:
+    extensions = {"sink": got.extend, "stamps": stamps, "timeout": timeout}
+    return await client.send(client.build_request("POST", url, content=b"{}", extensions=extensions))
+
+
+async def test_each_kept_read_has_its_own_stamp(client: LoadClient) -> None:
+    got: list[Piece] = []
+    script, stamps = Slowly(20), Stamps()
+    with peer(script) as server:
+        await ask(client, server.url, got, stamps)
+        assert told(got) == texts(20)
+        arrived = [recv_ns for _, recv_ns, _ in got]
+        assert all(0 <= at - wrote < 2_000_000 for at, wrote in zip(arrived, script.wrote, strict=True))
+        assert (stamps.first_byte_ns, stamps.recv_ns) == (arrived[0], arrived[-1])
+        await ask(client, server.url, [], Stamps())
+        assert client.transport.connections_opened == 1
+
+
+async def test_they_are_handed_over_before_they_are_many(client: LoadClient) -> None:
+    handed: list[int] = []
+    script = Slowly(3 * KEPT_READS)
+    with peer(script) as server:
+        extensions = {"sink": lambda pieces: handed.append(len(pieces))}
+        await client.send(client.build_request("POST", server.url, content=b"{}", extensions=extensions))
+    assert sum(handed) == 3 * KEPT_READS
+    assert 1 < max(handed) <= KEPT_READS + 1
+
+
+async def test_large_reads_are_not_kept(client: LoadClient) -> None:
+    handed: list[int] = []
+    large = event("x" * 2 * KEPT_BYTES)
+
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(HEAD)
+        for _ in range(5):
+            time.sleep(PAUSE_S)
+            talk.send(large)
+        talk.send(END)
+
+    with peer(script) as server:
+        extensions = {"sink": lambda pieces: handed.append(sum(len(data) for data, _, _ in pieces))}
+        await client.send(client.build_request("POST", server.url, content=b"{}", extensions=extensions))
+    assert len(handed) >= 5
+
+
+@pytest.mark.parametrize(
+    ("then", "failure"),
+    [("reset", httpx.ReadError), ("close", httpx.RemoteProtocolError), ("wait", httpx.ReadTimeout)],
+)
+async def test_tokens_before_a_break_are_not_lost(client: LoadClient, then: str, failure: type[Exception]) -> None:
+    got: list[Piece] = []
+    stamps = Stamps()
+    with peer(Slowly(10, then)) as server:
+        with pytest.raises(failure):
+            await ask(client, server.url, got, stamps, idle=0.1, total=5.0)
+        assert told(got) == texts(10)
+        assert stamps.recv_ns == got[-1][1]
+        assert not client.transport._open
+
+
+async def test_each_kept_read_moves_the_idle_limit(client: LoadClient) -> None:
+    """0.2 s of answer under a limit of 0.1 s of silence."""
+    got: list[Piece] = []
+    with peer(Slowly(50)) as server:
+        await ask(client, server.url, got, Stamps(), idle=0.1)
+    assert told(got) == texts(50)
+
+
+async def test_tokens_before_a_cancellation_are_not_lost(client: LoadClient) -> None:
+    got: list[Piece] = []
+    with peer(Slowly(10, "wait")) as server:
+        task = asyncio.create_task(ask(client, server.url, got, Stamps()))
+        await asyncio.sleep(0.2)
+        assert len(told(got)) < len(texts(10))  # some are kept
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert told(got) == texts(10)
+
+
+async def test_a_bad_chunk_after_kept_reads_fails_and_keeps_what_came_before(client: LoadClient) -> None:
+    got: list[Piece] = []
+    with peer(once(HEAD, event("0"), event("1"), b"zz\r\nno chunk\r\n\r\n", then="wait")) as server:
+        with pytest.raises(httpx.RemoteProtocolError, match=r"does not speak proper HTTP/1\.1"):
+            await ask(client, server.url, got, Stamps(), idle=1.0)
+        assert told(got) == texts(2)
+
+
+async def test_an_end_that_looks_like_an_event_is_seen_by_its_length(client: LoadClient) -> None:
+    """A body of known length may end in any bytes."""
+    body = texts(1) + b"\r\n"
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * len(body))
+    got: list[Piece] = []
+
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(head + body)
+        time.sleep(PAUSE_S)
+        talk.send(body)
+        talk.stop.wait(5)
+
+    with peer(script) as server:
+        await ask(client, server.url, got, Stamps(), idle=1.0)
+    assert told(got) == 2 * body
+
+
+def test_the_same_on_the_load_loop() -> None:
+    got: list[Piece] = []
+    script = Slowly(20)
+
+    async def main() -> None:
+        client = new_client()
+        try:
+            with peer(script) as server:
+                await ask(client, server.url, got, Stamps())
+        finally:
+            await client.aclose()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+    assert told(got) == texts(20)
+    arrived = [recv_ns for _, recv_ns, _ in got]
+    assert all(late > early for early, late in pairwise(arrived))
+    assert all(0 <= at - wrote < 2_000_000 for at, wrote in zip(arrived, script.wrote, strict=True))
