@@ -39,7 +39,6 @@ class Connection:
         self._exchange: Exchange | None = None
         self._pieces: list[bytes] = []
         self._kept: list[Read] = []
-        self._idle_ns = NEVER
         self._patient = False
         """Whether reads may wait in `_kept`, stamped but not parsed: see `PlainConnection`."""
         self._parser: httptools.HttpResponseParser | None = None
@@ -282,7 +281,6 @@ class Connection:
         elif stamps.first_byte_ns is None:
             _, stamps.first_byte_ns, _ = body[0]
             self._watch("idle", last_ns + exchange.limits.idle)
-            self._idle_ns = exchange.limits.idle
             self._patient = exchange.sink is not None and exchange.chunked()
         try:
             exchange.deliver(body)

@@ -163,7 +163,6 @@ class PlainConnection(Connection):
         kept = self._kept
         if self._patient and size < KEPT_BYTES and _buffer[size - 4 : size] == EVENT_END and len(kept) < KEPT_READS:
             kept.append((bytes(_view[:size]), recv_ns, loop_ns))
-            self._deadline_ns = loop_ns + self._idle_ns
             return True
         if kept:
             self._kept = []
