@@ -80,6 +80,7 @@ class KernelStampTransport(httpx.AsyncBaseTransport):
         self._open: set[Connection] = set()
         self._closed = False
         self._limits: tuple[Mapping[str, float | None], Limits] = {}, Limits({})
+        self._headers: tuple[list[tuple[bytes, bytes]], httpx.Headers] = [], httpx.Headers()
         self.connections_opened = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -102,13 +103,20 @@ class KernelStampTransport(httpx.AsyncBaseTransport):
             raise _explained(request, exchange)
         assert exchange.status is not None
         stream = AnswerStream(exchange, connection, request)
-        return httpx.Response(exchange.status, headers=exchange.headers, stream=stream, extensions={"stamps": stamps})
+        headers = self._headers_of(exchange.headers)
+        return httpx.Response(exchange.status, headers=headers, stream=stream, extensions={"stamps": stamps})
 
     def _limits_of(self, seconds: Mapping[str, float | None]) -> Limits:
         """Nearly always those of the request before."""
         if seconds != self._limits[0]:
             self._limits = dict(seconds), Limits(seconds)
         return self._limits[1]
+
+    def _headers_of(self, raw: list[tuple[bytes, bytes]]) -> httpx.Headers:
+        """Nearly always those of the answer before. httpx copies them into the response."""
+        if raw != self._headers[0]:
+            self._headers = raw, httpx.Headers(raw)
+        return self._headers[1]
 
     async def warm(self, url: str | httpx.URL, count: int) -> None:
         """Have `count` idle connections to the origin of `url`, so that no request has to open its own."""
