@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
+from client.core.observed import AnySeries, Clusters, Index, Series, Shares, seen
 from client.core.stats import (
     DEPENDENT,
     Floats,
@@ -26,8 +26,6 @@ from client.core.stats import (
     block_length,
     inflation,
     normal_point,
-    quantile_influence,
-    quantile_rows,
     resampled_inflation,
     t_point,
 )
@@ -49,129 +47,6 @@ ROUGH, ROUGH_MEAN = 2.5, 5.0
 `benchmarks/coverage`; a median needs less, as autocorrelation is reckoned with in full and reaches it in part."""
 CELLS = 4_000_000
 """Numbers held at once while resampling: 32 MB."""
-Index = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """A statistic of the values of one series in time order; `p` None is the mean. inf is a censored value."""
-
-    values: Floats
-    p: float | None
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def value(self) -> float:
-        if self.p is None:
-            return float(self.values.mean())
-        return float(quantile_rows(self.values[np.newaxis], self.p, bool(np.isinf(self.values).any()))[0])
-
-    def resampled(self, index: Index) -> Floats:
-        picked = self.values[index]
-        censored = bool(np.isinf(self.values).any())
-        return picked.mean(axis=1) if self.p is None else quantile_rows(picked, self.p, censored)
-
-    def run(self, begin: int, end: int) -> float:
-        return Series(self.values[begin:end], self.p).value()
-
-    def times(self) -> Floats:
-        return self.values
-
-    def pull(self) -> Floats:
-        """Influence of each value on the log of the statistic; a censored one counts as the largest that was seen."""
-        values = _seen(self.values)
-        if self.p is None:
-            return np.asarray(values / values.mean() - 1, np.float64)
-        return quantile_influence(values, self.p) / self.value()
-
-    def without_each(self) -> Floats:
-        """Jackknife means: the mean without each value in turn."""
-        n = len(self.values)
-        return np.asarray((self.values.sum() - self.values) / (n - 1), np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class Clusters:
-    """The same over values that come in clusters (gaps of one answer): whole clusters are resampled, values are pooled."""
-
-    values: Floats
-    owner: npt.NDArray[np.int32]
-    size: int
-    p: float | None
-    in_order: bool = False
-    """Clusters follow one another: a run of them is a slice."""
-
-    def __len__(self) -> int:
-        return self.size
-
-    def value(self) -> float:
-        return Series(self.values, self.p).value()
-
-    def resampled(self, index: Index) -> Floats:
-        counts = np.stack([np.bincount(row, minlength=self.size) for row in index])
-        if self.p is None:
-            sums = np.bincount(self.owner, self.values, self.size)
-            sizes = np.bincount(self.owner, minlength=self.size)
-            return np.asarray((counts @ sums) / np.maximum(counts @ sizes, 1), np.float64)
-        order = np.argsort(self.values, kind="stable")
-        ordered = self.values[order]
-        reached = np.cumsum(counts[:, self.owner[order]], axis=1)
-        wanted = self.p * reached[:, -1:]
-        return np.asarray(ordered[np.argmax(reached >= wanted, axis=1)], np.float64)
-
-    def run(self, begin: int, end: int) -> float:
-        if self.in_order:
-            first, last = np.searchsorted(self.owner, (begin, end))
-            return Series(self.values[first:last], self.p).value()
-        inside = (self.owner >= begin) & (self.owner < end)
-        return Series(self.values[inside], self.p).value()
-
-    def width(self) -> int:
-        return len(self.values)
-
-    def times(self) -> Floats:
-        """Mean of each cluster."""
-        sizes = np.bincount(self.owner, minlength=self.size)
-        return np.asarray(np.bincount(self.owner, self.values, self.size) / np.maximum(sizes, 1), np.float64)
-
-    def pull(self) -> Floats:
-        values = _seen(self.times())
-        return np.asarray(values / values.mean() - 1, np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """Sum of one quantity over sum of another, request by request: what was finished over the time it took."""
-
-    above: Floats
-    below: Floats
-
-    def __len__(self) -> int:
-        return len(self.above)
-
-    def value(self) -> float:
-        return float(self.above.sum() / self.below.sum())
-
-    def resampled(self, index: Index) -> Floats:
-        return np.asarray(self.above[index].sum(axis=1) / self.below[index].sum(axis=1), np.float64)
-
-    def run(self, begin: int, end: int) -> float:
-        return Shares(self.above[begin:end], self.below[begin:end]).value()
-
-    def times(self) -> Floats:
-        return self.below
-
-    def pull(self) -> Floats:
-        return np.asarray(self.above / self.above.mean() - self.below / self.below.mean(), np.float64)
-
-
-def _seen(values: Floats) -> Floats:
-    finite = values[np.isfinite(values)]
-    return np.minimum(values, finite.max()) if len(finite) < len(values) else values
-
-
-AnySeries = Series | Clusters | Shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +94,7 @@ def _dependence(parts: Sequence[AnySeries], weights: Sequence[float]) -> Depende
         return Dependence()
     if _central(parts[0]):
         # Autocorrelation of the logs bounds that of their signs (arcsine law), and is known far better from few values.
-        logs = _mixed([np.log(np.maximum(_seen(part.times()), 1e-9)) for part in parts], weights)
+        logs = _mixed([np.log(np.maximum(seen(part.times()), 1e-9)) for part in parts], weights)
         return depends(logs, SUSPECTED if len(logs) <= SHORT else DEPENDENT)
     return depends(_mixed([part.pull() for part in parts], weights))
 
@@ -228,7 +103,7 @@ def told_inflation(values: Floats) -> float:
     """Of one series, where it is told apart from chance: what an arm's own quantiles are worth is not doubted on a suspicion."""
     if len(values) < 8 or not np.isfinite(values).any():
         return 1.0
-    return inflation(np.log(np.maximum(_seen(values), 1e-9)))
+    return inflation(np.log(np.maximum(seen(values), 1e-9)))
 
 
 def _central(part: AnySeries) -> bool:

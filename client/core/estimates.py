@@ -7,10 +7,11 @@ import math
 import numpy as np
 
 from client.core.blocks import levels_of
-from client.core.bootstrap import Clusters, Series, Shares, contrast, told_inflation
+from client.core.bootstrap import contrast, told_inflation
 from client.core.findings import Estimate
 from client.core.metrics import Arm, batch_rates, throughput_weights
 from client.core.names import LATENCIES, QUANTILES
+from client.core.observed import Clusters, Series, Shares
 from client.core.plan import Arrival, RunPlan
 from client.core.stats import Floats, least_n, order_interval, quantile, t_interval, wilson
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.core.bootstrap import AnySeries, Contrast, Series, contrast
+from client.core.bootstrap import Contrast, contrast
 from client.core.estimates import rate_of, rate_series, series_of
 from client.core.metrics import Arm, batch_rates, throughput_weights
 from client.core.names import QUANTILES
+from client.core.observed import AnySeries, Series
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.stats import Floats, Interval, t_point
 from client.core.table import Mask

@@ -11,10 +11,11 @@ import pytest
 
 from benchmarks.worlds import World, campaign, naive_interval, plan
 from client.core.analysis import analyse
-from client.core.bootstrap import Series, contrast
+from client.core.bootstrap import contrast
 from client.core.findings import Action, Effect, Estimate, Level, Recommendation, Word
 from client.core.levels import over_levels
 from client.core.metrics import arm
+from client.core.observed import Series
 from client.core.pairing import latency_contrast, noise_floor, rate_floor
 from client.core.plan import Arrival, Design, Timeouts
 from client.core.records import Outcome

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.core import stats
-from client.core.bootstrap import Clusters, Series, contrast, stationary_index
+from client.core.bootstrap import contrast, stationary_index
+from client.core.observed import Clusters, Series
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.5, 6), (0.95, 59), (0.99, 299)])
