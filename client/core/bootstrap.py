@@ -4,9 +4,10 @@
     serial       log s(B) - (log s(A1) + log s(A2)) / 2     the same; drift is added by the caller
 
 Methods: percentile for quantiles, BCa (Efron 1987) for means, both at levels expanded for small n (Hesterberg 2015). Where the series is
-autocorrelated: the stationary bootstrap (Politis & Romano 1994), its replicates spread by what finite blocks lose; up to 100 values, where
-blocks are too few, independent draws spread by the whole variance inflation (the equivalent number of independent observations of Bayley
-& Hammersley 1946). Batch means (Law 2015, ch. 9) for very long series.
+autocorrelated, medians: the stationary bootstrap (Politis & Romano 1994), its replicates spread by what finite blocks lose; up to 100 values,
+where blocks are too few, independent draws spread by the whole variance inflation (the equivalent number of independent observations of
+Bayley & Hammersley 1946). Everything else: independent draws spread by `client.core.autoregression`. Batch means (Law 2015, ch. 9) for very
+long series.
 """
 
 from __future__ import annotations
@@ -18,17 +19,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from client.core.observed import AnySeries, Clusters, Index, Series, Shares, seen
-from client.core.stats import (
-    DEPENDENT,
-    Floats,
-    Interval,
-    block_length,
-    inflation,
-    normal_point,
-    resampled_inflation,
-    t_point,
-)
+from client.core.dependence import SHORT, Dependence, dependence, of_contrast
+from client.core.observed import AnySeries, Clusters, Index, Series, Shares
+from client.core.stats import Floats, Interval, normal_point, t_point
 
 REPLICATES = 2000
 REPLICATES_LONG = 1000
@@ -37,14 +30,9 @@ MANY = 2000
 """From here on batch means take over: as exact, and linear in n."""
 EXPANDED = 20
 """Below this many independent values percentile intervals of quantiles are widened too; above it resampled quantiles spread enough."""
-SHORT = 100
-"""Up to this many values a block bootstrap has too few blocks: independent draws are spread by the variance inflation instead."""
-SUSPECTED = 0.5
-"""Standard errors from which autocorrelation is reckoned with. A test at 5 % finds only two of three series that have it among 30 values,
-and an interval that leaves it out is too narrow; reckoning with it in vain costs a few percent of width."""
-ROUGH, ROUGH_MEAN = 2.5, 5.0
-"""How many times fewer degrees of freedom a strongly dependent series leaves than it has effective values. Chosen on the worlds of
-`benchmarks/coverage`; a median needs less, as autocorrelation is reckoned with in full and reaches it in part."""
+ROUGH = 2.5
+"""How many times fewer degrees of freedom a strongly dependent series leaves its median than it has effective values. Chosen on the worlds
+of `benchmarks/coverage`."""
 CELLS = 4_000_000
 """Numbers held at once while resampling: 32 MB."""
 
@@ -73,72 +61,18 @@ def stationary_index(rng: np.random.Generator, n: int, rows: int, length: int) -
     return index
 
 
-@dataclass(frozen=True, slots=True)
-class Dependence:
-    """Of neighbours in a series: mean block length to resample with, variance inflation, and the factor by which replicates must still
-    be spread around their point, because finite blocks lose some of the autocorrelation."""
+def _levels(confidence: float, n: int, effective: float, smooth: bool) -> tuple[float, float]:
+    """Percentile levels for n values that are worth `effective` independent ones. `smooth`: a mean, or a sum over a sum.
 
-    length: int = 1
-    inflation: float = 1.0
-    spread: float = 1.0
-
-
-def dependence(series: AnySeries) -> Dependence:
-    """Of one series on its own."""
-    return _dependence([series], [1.0])
-
-
-def _dependence(parts: Sequence[AnySeries], weights: Sequence[float]) -> Dependence:
-    """Of the contrast of these parts, which stand in one order; of one part on its own."""
-    if not all(np.isfinite(part.times()).any() for part in parts):
-        return Dependence()
-    if _central(parts[0]):
-        # Autocorrelation of the logs bounds that of their signs (arcsine law), and is known far better from few values.
-        logs = _mixed([np.log(np.maximum(seen(part.times()), 1e-9)) for part in parts], weights)
-        return depends(logs, SUSPECTED if len(logs) <= SHORT else DEPENDENT)
-    return depends(_mixed([part.pull() for part in parts], weights))
-
-
-def told_inflation(values: Floats) -> float:
-    """Of one series, where it is told apart from chance: what an arm's own quantiles are worth is not doubted on a suspicion."""
-    if len(values) < 8 or not np.isfinite(values).any():
-        return 1.0
-    return inflation(np.log(np.maximum(seen(values), 1e-9)))
-
-
-def _central(part: AnySeries) -> bool:
-    p = None if isinstance(part, Shares) else part.p
-    return p is not None and 0.25 <= p <= 0.75
-
-
-def _mixed(series: list[Floats], weights: Sequence[float]) -> Floats:
-    return np.asarray(np.sum([w * each for w, each in zip(weights, series, strict=True)], axis=0), np.float64)
-
-
-def depends(series: Floats, least: float = SUSPECTED) -> Dependence:
-    if len(series) < 8:
-        return Dependence()
-    whole = inflation(series, least)
-    if whole == 1.0:
-        return Dependence()
-    if len(series) <= SHORT:
-        return Dependence(1, whole, math.sqrt(whole))
-    length = block_length(series)
-    return Dependence(length, whole, math.sqrt(max(whole / resampled_inflation(series, length), 1.0)))
-
-
-def _levels(confidence: float, n: int, effective: float, means: bool) -> tuple[float, float]:
-    """Percentile levels for n values that are worth `effective` independent ones.
-
-    Percentiles of a resampled quantile are wide enough from 20 independent values on, those of a mean are not. The variance inflation is
-    an estimate too: the more of it, the fewer degrees of freedom are left. In a short series quantiles are widened by no more than what
-    going from n values to the effective number costs.
+    Percentiles of a resampled quantile are wide enough from 20 independent values on, those of a mean are not. The variance inflation of
+    a median is an estimate too: the more of it, the fewer degrees of freedom are left. In a short series medians are widened by no more
+    than what going from n values to the effective number costs.
     """
-    lost = (ROUGH_MEAN if means else ROUGH) * (1 - effective / n)
-    if effective < n and EXPANDED <= n <= SHORT and not means:
+    if effective < n and EXPANDED <= n <= SHORT:
         t, all_free = (t_point(confidence, max(size / ROUGH - 1, 2.0)) for size in (effective, n))
         return _tails(normal_point(confidence) * t / all_free)
-    if means or effective < n or n < EXPANDED:
+    if smooth or effective < n or n < EXPANDED:
+        lost = ROUGH * (1 - effective / n)
         return expanded_levels(confidence, effective / (1 + lost) if n >= EXPANDED else effective)
     return (1 - confidence) / 2, (1 + confidence) / 2
 
@@ -166,7 +100,7 @@ def contrast(
         return Contrast(None, None, n, "none")
     if n > MANY:
         return _batched(parts, weights, point, paired, confidence)
-    depend = _dependences(parts, weights, paired)
+    depend = _dependences(parts, weights, paired, confidence)
     replicates = _replicates(parts, paired, [d.length for d in depend], np.random.default_rng(list(seed)))
     w, spread = np.asarray(weights), np.array([d.spread for d in depend])
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -174,10 +108,11 @@ def contrast(
         plain = (point + spread * (replicates - point)) @ w
     means = all(isinstance(part, Series) and part.p is None for part in parts)
     worth, size = min((len(part) / d.inflation, len(part)) for part, d in zip(parts, depend, strict=True))
-    levels = _levels(confidence, size, worth, means)
+    smooth = all(isinstance(part, Shares) or part.p is None for part in parts)
+    levels = _levels(confidence, size, worth, smooth)
     method = (
         "bootstrap"
-        if worth == size
+        if all(d.spread == 1.0 for d in depend)
         else "stationary bootstrap"
         if max(d.length for d in depend) > 1
         else "spread bootstrap"
@@ -190,11 +125,13 @@ def contrast(
     )
 
 
-def _dependences(parts: Sequence[AnySeries], weights: Sequence[float], paired: bool) -> list[Dependence]:
+def _dependences(
+    parts: Sequence[AnySeries], weights: Sequence[float], paired: bool, confidence: float
+) -> list[Dependence]:
     """One for each part; paired parts share that of their contrast, as they are resampled together."""
     if paired:
-        return [_dependence(parts, weights)] * len(parts)
-    return [dependence(part) for part in parts]
+        return [of_contrast(parts, weights, confidence)] * len(parts)
+    return [dependence(part, confidence) for part in parts]
 
 
 def _replicates(parts: Sequence[AnySeries], paired: bool, lengths: list[int], rng: np.random.Generator) -> Floats:

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from client.core.blocks import levels_of
-from client.core.bootstrap import contrast, told_inflation
+from client.core.bootstrap import contrast
+from client.core.dependence import told_inflation
 from client.core.findings import Estimate
 from client.core.metrics import Arm, batch_rates, throughput_weights
 from client.core.names import LATENCIES, QUANTILES

@@ -224,7 +224,7 @@ def noise_floor(both: Sides, metric: str, stat: str) -> float | None:
         first, second = (series_of(part, metric, p) for part in both.parts[1:])
         return None if first is None or second is None else _gap(first.value(), second.value(), 1.0)
     if metric == "itl":
-        return None
+        return _largest([_pace_gap(part, p) for part in both.parts])
     arms = aligned(both, metric) if both.paired else both.parts
     gaps = []
     for part, other in _with_partner(arms, both.paired):
@@ -233,6 +233,18 @@ def noise_floor(both: Sides, metric: str, stat: str) -> float | None:
             halves = [Series(split.values[split.side == sign], p).value() for sign in (1, -1)]
             gaps.append(_gap(halves[0], halves[1], math.sqrt(0.5)))
     return _largest(gaps)
+
+
+def _pace_gap(part: Arm, p: float | None) -> float | None:
+    """The same of the gaps between chunks. They hardly depend on the picture: no control variate."""
+    blocks = np.unique(part.block)
+    if len(blocks) < 2 or not len(part.gaps):
+        return None
+    side = _signs(len(blocks))[np.searchsorted(blocks, part.block)][part.gap_owner]
+    halves = [part.gaps[side == sign] for sign in (1, -1)]
+    if not all(map(len, halves)):
+        return None
+    return _gap(Series(halves[0], p).value(), Series(halves[1], p).value(), math.sqrt(0.5))
 
 
 def rate_floor(both: Sides, name: str, plan: RunPlan) -> float | None:

@@ -16,9 +16,9 @@ from client.core.findings import Action, Effect, Estimate, Level, Recommendation
 from client.core.levels import over_levels
 from client.core.metrics import arm
 from client.core.observed import Series
-from client.core.pairing import latency_contrast, noise_floor, rate_floor
+from client.core.pairing import Sides, latency_contrast, noise_floor, rate_floor, sides
 from client.core.plan import Arrival, Design, Timeouts
-from client.core.records import Outcome
+from client.core.records import Outcome, RequestRecord
 from client.core.stats import Interval, inflation
 from client.core.table import RecordTable
 
@@ -194,3 +194,28 @@ def test_a_verdict_that_turns_with_the_load_depends_on_it() -> None:
     found = over_levels(advice, turned, "fp8", "e2e_p50")
     assert found.action is Action.DEPENDS
     assert "worse at 16 in flight" in found.sentence
+
+
+def test_gaps_between_chunks_have_a_noise_floor_too() -> None:
+    """A server whose pace differs between its own blocks cannot be called faster by less than that."""
+    floors = []
+    for jump in (1.0, 1.2):
+        records = made.campaign(3, sigma=0.01)
+        records = [_paced(record, jump if record.block in (0, 3) else 1.0) for record in records]
+        both = _sides(records)
+        found = [noise_floor(both, "itl", stat) for stat in ("p50", "mean")]
+        assert all(value is not None for value in found)
+        floors.append(min(value for value in found if value is not None))
+    assert floors[0] < 0.02
+    assert floors[1] == pytest.approx(1.2**0.5**0.5 - 1, abs=0.03)
+
+
+def _paced(record: RequestRecord, factor: float) -> RequestRecord:
+    chunks = np.asarray(record.chunk_ns)
+    return msgspec.structs.replace(record, chunk_ns=tuple(int(t) for t in chunks[0] + (chunks - chunks[0]) * factor))
+
+
+def _sides(records: list[RequestRecord]) -> Sides:
+    table = made.evidence(records).records
+    baseline, candidate = (arm(table, name, made.plan().timeouts) for name in ("bf16", "fp8"))
+    return sides(baseline, candidate, Design.INTERLEAVED)
