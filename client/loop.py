@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import selectors
 import sys
 from collections.abc import Callable, Coroutine
@@ -34,14 +35,19 @@ if sys.platform == "linux":
             super().__init__()
             self.readers: dict[int, Reader] = {}
             self.on_error: Callable[[Exception], None] | None = None
-            self._poll = self._selector.poll  # type: ignore[attr-defined]  # the stubs leave the epoll object out
+            # The same epoll instance through a descriptor of our own: its object inside EpollSelector is private.
+            self._epoll = select.epoll.fromfd(os.dup(self.fileno()))
+
+        def close(self) -> None:
+            self._epoll.close()
+            super().close()
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             """As EpollSelector has it: rounded up to the millisecond, so that a timer is never early."""
             wait_s = -1.0 if timeout is None else 0.0 if timeout <= 0 else math.ceil(timeout * 1e3) * 1e-3
             until_s = monotonic() + wait_s
             ready: list[tuple[selectors.SelectorKey, int]] = []
-            poll, readers = self._poll, self.readers
+            poll, readers = self._epoll.poll, self.readers
             while True:
                 try:
                     happened = poll(wait_s, EVENTS)
