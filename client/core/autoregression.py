@@ -21,6 +21,9 @@ COEFFICIENTS = np.arange(-9, 10) / 10
 SHARES = ((1.0, 0.5), (2 / 3, 0.25), (1 / 3, 0.25))
 """Of the variance that the autoregression has, with their prior weights: even odds that there is white noise beside it."""
 
+ROUNDING = 1e-12
+"""What values of one size differ by, relative to their size, when they are equal but for the last bits of a double."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Models:
@@ -55,7 +58,7 @@ def widening(series: Floats, confidence: float) -> float:
     """Half-width of the interval of the mean over its half-width for independent values; 1 for fewer than 8 values or a constant."""
     n = len(series)
     variance = float(series.var(ddof=1)) if n >= 8 else 0.0
-    if variance <= 0:
+    if variance <= (ROUNDING * float(np.abs(series).max(initial=0.0))) ** 2:
         return 1.0
     models = _models(n)
     periodogram = np.abs(np.fft.rfft(series - series.mean()))[1:] ** 2 / n

@@ -30,9 +30,6 @@ MANY = 2000
 """From here on batch means take over: as exact, and linear in n."""
 EXPANDED = 20
 """Below this many independent values percentile intervals of quantiles are widened too; above it resampled quantiles spread enough."""
-ROUGH = 2.5
-"""How many times fewer degrees of freedom a strongly dependent series leaves its median than it has effective values. Chosen on the worlds
-of `benchmarks/coverage`."""
 CELLS = 4_000_000
 """Numbers held at once while resampling: 32 MB."""
 
@@ -64,16 +61,14 @@ def stationary_index(rng: np.random.Generator, n: int, rows: int, length: int) -
 def _levels(confidence: float, n: int, effective: float, smooth: bool) -> tuple[float, float]:
     """Percentile levels for n values that are worth `effective` independent ones. `smooth`: a mean, or a sum over a sum.
 
-    Percentiles of a resampled quantile are wide enough from 20 independent values on, those of a mean are not. The variance inflation of
-    a median is an estimate too: the more of it, the fewer degrees of freedom are left. In a short series medians are widened by no more
-    than what going from n values to the effective number costs.
+    Percentiles of a resampled quantile are wide enough from 20 independent values on, those of a mean are not. In a short dependent series
+    medians are widened by what Student's t costs more at the effective number than at n.
     """
     if effective < n and EXPANDED <= n <= SHORT:
-        t, all_free = (t_point(confidence, max(size / ROUGH - 1, 2.0)) for size in (effective, n))
+        t, all_free = (t_point(confidence, max(size - 1, 2.0)) for size in (effective, n))
         return _tails(normal_point(confidence) * t / all_free)
     if smooth or effective < n or n < EXPANDED:
-        lost = ROUGH * (1 - effective / n)
-        return expanded_levels(confidence, effective / (1 + lost) if n >= EXPANDED else effective)
+        return expanded_levels(confidence, effective)
     return (1 - confidence) / 2, (1 + confidence) / 2
 
 
