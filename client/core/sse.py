@@ -124,7 +124,7 @@ def _whole_events(piece: bytes) -> list[bytes] | None:
         return None
     payloads = []
     for block in piece[:-2].split(b"\n\n"):
-        if block[:6] != b"data: " or b"\n" in block:
+        if block[:6] != b"data: " or len(block) == 6 or b"\n" in block:  # one without data is no event: left to the slow way
             return None
         payloads.append(block[6:])
     return payloads
