@@ -239,7 +239,7 @@ def _target(
     if arguments.simulate:
         # A simulated server stands in for the real one: only the name and the precision of the target remain.
         price = fields.get("price_usd_per_hour")
-        fields = {"url": "http://127.0.0.1:0", "precision": table.get("precision", name), "price_usd_per_hour": price}
+        fields = {"url": "http://127.0.0.1:1", "precision": table.get("precision", name), "price_usd_per_hour": price}
     try:
         entry = TargetEntry.model_validate(fields)
     except ValidationError as error:

@@ -254,6 +254,9 @@ class Connection:
         stamps.headers_ns = recv_ns = self._recv_ns
         if stamps.uploaded_ns is not None and stamps.uploaded_ns > recv_ns:
             stamps.uploaded_ns = recv_ns  # this process was put aside between the end of the upload and its stamp
+        if exchange.bodiless:
+            exchange.complete = True
+            self._reusable = False  # the parser knows no HEAD: it waits for the body
 
     def on_message_complete(self) -> None:
         exchange, parser = self._exchange, self._parser
@@ -280,7 +283,8 @@ class Connection:
             self._deadline_ns = last_ns + exchange.limits.idle
         elif stamps.first_byte_ns is None:
             _, stamps.first_byte_ns, _ = body[0]
-            self._watch("idle", last_ns + exchange.limits.idle)
+            if not exchange.discard:  # else the grace is all that is left
+                self._watch("idle", last_ns + exchange.limits.idle)
             self._patient = exchange.sink is not None and exchange.chunked()
         try:
             exchange.deliver(body)

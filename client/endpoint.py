@@ -272,7 +272,7 @@ def _timeout_stage(error: httpx.TimeoutException, intake: _Intake) -> Outcome:
 def _connect_failure(error: httpx.ConnectError) -> Outcome:
     if error.request.extensions.get("client_limit"):
         return Outcome.CLIENT_LIMIT
-    if _cause(error, socket.gaierror):
+    if _cause(error, socket.gaierror) or _cause(error, UnicodeError):
         return Outcome.DNS
     if _cause(error, ssl.SSLError):
         return Outcome.TLS

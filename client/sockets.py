@@ -263,6 +263,8 @@ async def open_connection(
         raise httpx.ConnectTimeout(f"no connection to {host}:{port} within {limit_s:g} s") from error
     except socket.gaierror as error:
         raise httpx.ConnectError(f"the name {host!r} cannot be resolved: {error.strerror}") from error
+    except UnicodeError as error:  # from the look-up: a label that is empty or longer than 63
+        raise httpx.ConnectError(f"{host!r} is no host name: {error}") from error
     except ssl.SSLError as error:
         raise httpx.ConnectError(f"TLS with {host}:{port} failed: {error}") from error
     except OSError as error:
@@ -295,6 +297,7 @@ async def _connected_socket(loop: asyncio.AbstractEventLoop, host: str, port: in
 
 
 async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[Address]:
+    host = host.replace("%25", "%")  # a zone, as an address inside a URL writes it (RFC 6874)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:

@@ -90,7 +90,7 @@ class KernelStampTransport(httpx.AsyncBaseTransport):
         stamps.clear()
         total_ns = monotonic_ns() + limits.total if limits.total != NEVER else NEVER
         body = await _body(request)
-        exchange = Exchange(stamps, limits, total_ns, extensions.get("sink"))
+        exchange = Exchange(stamps, limits, total_ns, extensions.get("sink"), request.method == "HEAD")
         connection = await self._send(request, exchange, _head(request, len(body)), body)
         waits_for_end = exchange.sink is not None
         try:
@@ -195,6 +195,9 @@ class KernelStampTransport(httpx.AsyncBaseTransport):
                 self._ssl_context = ssl.create_default_context()
             context = self._ssl_context
         connection = await open_connection(host, port, context, home, limit_s)
+        if self._closed:
+            connection.close()
+            raise httpx.ConnectError("the transport was closed while it connected")
         self.connections_opened += 1
         self._open.add(connection)
         connection.on_close = self._open.discard
@@ -295,10 +298,13 @@ async def _body(request: httpx.Request) -> bytes:
 def _origin(url: httpx.URL) -> Origin:
     scheme = url.scheme
     port = url.port
-    if scheme == "http":
-        return scheme, url.host, port or 80
-    if scheme == "https":
-        return scheme, url.host, port or 443
+    try:
+        if scheme == "http":
+            return scheme, url.host, 80 if port is None else port
+        if scheme == "https":
+            return scheme, url.host, 443 if port is None else port
+    except UnicodeError as error:  # a host that begins as punycode and is none
+        raise httpx.ConnectError(f"the name in {str(url)!r} is no host name: {error}") from error
     raise httpx.UnsupportedProtocol(
         f"The load transport speaks http:// and https://, not {scheme or 'an empty scheme'}://."
     )
@@ -306,7 +312,10 @@ def _origin(url: httpx.URL) -> Origin:
 
 def _head(request: httpx.Request, length: int) -> bytes:
     """Request line and headers. A body is always sent whole, so its length replaces any transfer encoding."""
-    lines = [request.method.encode("ascii") + b" " + request.url.raw_path + b" HTTP/1.1"]
+    method = request.method
+    if not (method.isascii() and method.replace("-", "").isalpha()):
+        raise httpx.LocalProtocolError(f"{method!r} is no HTTP method.")
+    lines = [method.encode("ascii") + b" " + request.url.raw_path + b" HTTP/1.1"]
     sized = length == 0
     for name, value in request.headers.raw:
         lower = name.lower()

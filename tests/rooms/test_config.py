@@ -59,6 +59,11 @@ def test_a_target_that_no_file_knows_needs_an_address() -> None:
         (["--url", "fp8=http://localhost:8000/v1"], r"one and the same server"),
         (["--url", "fp8=ftp://h"], r"target fp8, url: .*no http"),
         (["--url", "fp8=http://user:secret@h"], r"must not stand in the URL"),
+        (["--url", "fp8=http://h:0"], r"'h:0' is no host and port"),
+        (["--url", "fp8=http://a..b"], r"is no host and port"),
+        (["--url", f"fp8=http://{'a' * 64}.b"], r"is no host and port"),
+        (["--url", "fp8=http://xn--"], r"is no host and port"),
+        (["--url", "fp8=http://xn--a.b"], r"is no host and port"),
         (["--price", "fp8=-3"], r"target fp8, price_usd_per_hour"),
         (["--primary", "speed"], r"--primary speed: no such metric.*e2e_p50"),
         (["--min-effect", "lots"], r"not a percentage"),
@@ -123,6 +128,8 @@ def test_open_loop_is_poisson_unless_said_otherwise() -> None:
         ("h:8000", "http://h:8000"),
         ("https://api.runpod.ai/v2/abc/openai/v1", "https://api.runpod.ai/v2/abc/openai"),
         ("http://[::1]:8000/v1", "http://[::1]:8000"),
+        ("http://xn--bcher-kva.example./v1", "http://xn--bcher-kva.example."),
+        ("http://host_name:1", "http://host_name:1"),
     ],
 )
 def test_base_urls_in_every_usual_form(text: str, url: str) -> None:
