@@ -38,9 +38,8 @@ class Connection:
         self.on_close: Callable[[Connection], None] | None = None
         self._exchange: Exchange | None = None
         self._pieces: list[bytes] = []
-        self._kept: list[Read] = []
         self._patient = False
-        """Whether reads may wait in `_kept`, stamped but not parsed: see `PlainConnection`."""
+        """Whether reads may wait, stamped but not parsed: see `PlainConnection`."""
         self._parser: httptools.HttpResponseParser | None = None
         self._sent_ns = 0
         self._recv_ns = 0
@@ -71,6 +70,9 @@ class Connection:
     def stale(self) -> bool:
         """Whether the peer has ended this idle connection, or spoken on it out of turn."""
         raise NotImplementedError
+
+    def catch_up(self) -> None:
+        """Hand in what was read and not parsed yet."""
 
     def pause_reading(self) -> None:
         raise NotImplementedError
@@ -157,12 +159,6 @@ class Connection:
             failure = httpx.WriteError(f"the peer closed the connection while the request was sent: {error}")
             failure.__cause__ = error
             self._fail(exchange, failure)
-
-    def catch_up(self) -> None:
-        """Parse what was read and not parsed yet."""
-        if self._kept:
-            kept, self._kept = self._kept, []
-            self.received(kept)
 
     def received(self, reads: Sequence[Read]) -> None:
         """Bytes from the peer, in the order in which they came."""

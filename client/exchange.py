@@ -16,7 +16,7 @@ NEVER = 1 << 62
 BUFFER_LIMIT = 4 << 20
 """Body bytes that may wait for a slow consumer before reading from the socket pauses."""
 
-Read = tuple[bytes | memoryview, int, int]
+Read = tuple[bytes | bytearray | memoryview, int, int]
 """Bytes from the peer, `recv_ns` when the kernel had them, `loop_ns` when this process had them."""
 Piece = tuple[bytes, int, int]
 """The same of the body, without its framing."""
