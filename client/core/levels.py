@@ -36,7 +36,7 @@ def levels(evidence: Evidence, gates: tuple[Gate, ...] = ()) -> tuple[Level, ...
 
 def from_generator(gates: tuple[Gate, ...]) -> tuple[Gate, ...]:
     """Those that the load generator's own lateness raised: each level has its own."""
-    return tuple(g for g in gates if g.code.startswith(("generator_", "stamps_late", "gc_pauses", "held_back")))
+    return tuple(g for g in gates if g.code.startswith(("generator_", "stamps_", "gc_pauses", "held_back")))
 
 
 def _level(evidence: Evidence, number: int, load: LoadProfile, value: float, gates: tuple[Gate, ...]) -> Level:
