@@ -227,7 +227,9 @@ OWN = "halfweight"
 PEERS = {
     OWN: Peer("halfweight", None, _halfweight, _halfweight_ttft, burst_requests=10_000),
     "locust": Peer("locust FastHttpUser", "locust==2.47.0", _locust("fast"), _locust_ttft, burst_requests=8_000),
-    "locust-requests": Peer("locust HttpUser", "locust==2.47.0", _locust("requests"), _locust_ttft, burst_requests=4_000),
+    "locust-requests": Peer(
+        "locust HttpUser", "locust==2.47.0", _locust("requests"), _locust_ttft, burst_requests=4_000
+    ),
     # torchvision, torchaudio and torchcodec are built for another torch on PyPI; no serving benchmark needs them.
     "vllm": Peer(
         "vllm bench serve",
@@ -247,7 +249,15 @@ PEERS = {
         remark="cannot send files: pictures of one colour, drawn by itself, an eighth of the bytes",
     ),
     "aiperf": Peer("aiperf", "aiperf==0.13.0", _aiperf, _aiperf_ttft),
-    "genai-bench": Peer("genai-bench", "genai-bench==0.0.5", _genai_bench, _genai_bench_ttft, light=True, requests=600, burst_requests=600),
+    "genai-bench": Peer(
+        "genai-bench",
+        "genai-bench==0.0.5",
+        _genai_bench,
+        _genai_bench_ttft,
+        light=True,
+        requests=600,
+        burst_requests=600,
+    ),
     "guidellm": Peer("guidellm", "guidellm[vision]==0.8.1", _guidellm, _guidellm_ttft, light=True),
 }
 
