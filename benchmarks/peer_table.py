@@ -6,8 +6,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import Protocol
 
-from tabulate import tabulate
-
 WIDTH = 100
 COLUMNS = {
     "burst_rps": "burst\nreq/s",
@@ -67,9 +65,17 @@ def ratio(value: float | None, own: float | None) -> str:
     return "-" if value is None or own is None or own <= 0 else f"{number(value / own)}x"
 
 
-def _table(cells: list[list[str]]) -> str:
-    align = ("left", *["right"] * len(COLUMNS))
-    return tabulate(cells, headers=("", *COLUMNS.values()), disable_numparse=True, colalign=align)
+def _table(rows: list[list[str]]) -> str:
+    """Not by tabulate, which keeps two columns free beside each header: it would be 110 wide."""
+    upper, lower = zip(*(name.split("\n") for name in COLUMNS.values()), strict=True)
+    cells = [["", *upper], ["", *lower], *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(2, ["-" * width for width in widths])
+    return "\n".join("  ".join(_padded(line, widths)).rstrip() for line in cells)
+
+
+def _padded(line: list[str], widths: list[int]) -> list[str]:
+    return [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
 
 
 def _wrapped(line: str) -> str:

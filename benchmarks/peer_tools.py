@@ -122,7 +122,8 @@ def _aiperf(case: Case) -> Call:
     command += ["--tokenizer", str(case.tokenizer), "--ui", "none", "--concurrency", str(CONCURRENCY)]
     command += ["--request-count", str(case.requests), "--osl", "16", "--use-server-token-count"]
     command += ["--no-server-metrics", "--artifact-dir", str(case.folder)]
-    return command, {"HF_HUB_OFFLINE": "0"}  # offline, it takes no tokenizer by path
+    # Offline it takes no tokenizer by path, and "0" is offline too: it looks whether the variable holds anything.
+    return command, {"HF_HUB_OFFLINE": "", "TRANSFORMERS_OFFLINE": ""}
 
 
 def _aiperf_ttft(case: Case) -> Ttft:
@@ -134,7 +135,9 @@ def _guidellm(case: Case) -> Call:
     data = case.folder / "data.jsonl"
     pictures = sorted(case.lab.bodies.glob("*.jpg"))
     # It ends with its data, whatever number of requests it was asked for, and loses the last few: some are left over.
-    rows = [{"prompt": "Detect.", "image": str(pictures[n % len(pictures)])} for n in range(2 * case.requests)]
+    rows = [
+        {"prompt": "Detect.", "image": str(pictures[n % len(pictures)])} for n in range(case.requests + CONCURRENCY)
+    ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     backend = f"kind=openai_http,target={case.url},model=tiny,request_format=/v1/chat/completions,max_tokens=16"
     command = [case.tool("guidellm"), "run", "--disable-console-interactive", "--backend", backend]
@@ -183,6 +186,7 @@ def _inference_perf(case: Case) -> Call:
         "tokenizer": {"pretrained_model_name_or_path": str(case.tokenizer)},
         "data": {"type": "shared_prefix", "shared_prefix": {**prompts, "multimodal": {"image": image}}},
         "load": {"type": "concurrent", "num_workers": 1, "worker_max_concurrency": CONCURRENCY, "stages": [stage]},
+        "report": {"request_lifecycle": {"summary": True, "per_stage": False, "per_request": False}},
         "storage": {"local_storage": {"path": str(case.folder / "report")}},
     }
     path = case.folder / "config.yml"

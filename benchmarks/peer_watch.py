@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -64,24 +65,28 @@ class _Sampler(threading.Thread):
 
 
 def members(session: int) -> list[int]:
-    """The processes of a session: `start_new_session` made the tool the leader of its own."""
+    """The living processes of a session: `start_new_session` made the tool the leader of its own."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[3]) == session:
+        if fields[0] != "Z" and int(fields[3]) == session:
             found.append(int(path.parent.name))
     return found
 
 
 def end_session(session: int) -> None:
-    for pid in members(session):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    """Returns when they are gone, so that the next tool has the machine to itself; gives up after some seconds."""
+    for _ in range(100):
+        left = members(session)
+        if not left:
+            return
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def _pss_kb(pid: int) -> int:

@@ -102,10 +102,11 @@ def measure(lab: Lab, name: str, python: Path | NotInstalled, burst: Truth, pace
         return row
     bench = _Bench(lab, name, peer, python, row)
     few = bench.run("few", paced, FEW)
+    if few is None:  # the others would fail alike
+        return row
     many = bench.run("paced", paced, peer.requests)
     fast = bench.run("burst", burst, peer.burst_requests)
-    if few is not None:
-        row.start_s = (min(a.first_read_ns for a in few.log) - few.watched.started_ns) / 1e9
+    row.start_s = (min(a.first_read_ns for a in few.log) - few.watched.started_ns) / 1e9
     if name == OWN:  # the whole command, which reads its pictures, and not the job alone
         row.start_s = figures.start_to_first_request(lab, burst)
     if many is not None:
@@ -114,7 +115,7 @@ def measure(lab: Lab, name: str, python: Path | NotInstalled, burst: Truth, pace
         if many.reported is not None:
             row.ttft_off_p50_ms = many.reported.p50_ms - many.truth.p50_ms
             row.ttft_off_p99_ms = many.reported.p99_ms - many.truth.p99_ms
-    if few is not None and many is not None and not few.watched.code and not many.watched.code:
+    if many is not None and not few.watched.code and not many.watched.code:
         row.cpu_ms = 1e3 * (many.watched.cpu_s - few.watched.cpu_s) / (len(many.log) - len(few.log))
     if fast is not None:
         row.burst_rps = fast.rps
