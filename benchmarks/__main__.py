@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ def main() -> int:
         "--only-peers", action="store_true", help="leave our own figures out, except the row to compare with"
     )
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and tools are ended too
     lab = make_lab()
     found = {} if arguments.only_peers else figures.all_figures(lab, say)
     written: dict[str, object] = {**found}
