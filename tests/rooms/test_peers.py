@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,6 +132,26 @@ def test_an_installation_that_fails_names_its_log(tmp_path: Path, monkeypatch: p
     log = Path(str(caught.value).rpartition(" ")[2])
     assert "pip install" in log.read_text()
     assert not list(tmp_path.rglob("installed"))  # so that the next start tries again
+
+
+def test_without_the_small_torch_the_tool_is_installed_all_the_same_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with zipfile.ZipFile(tmp_path / "tinytool-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tinytool.py", "")
+        wheel.writestr("tinytool-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinytool\nVersion: 1\n")
+        wheel.writestr("tinytool-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("tinytool-1.dist-info/RECORD", "")
+    peer = Peer("tinytool", "tinytool==1", sender().command, sender().ttft, light=True)
+    said: list[str] = []
+    python = install(tmp_path, "tinytool", peer, said.append)
+    assert subprocess.run([python, "-c", "import tinytool"], check=False).returncode == 0
+    assert (tmp_path / "peers" / "logs" / "tinytool.install.log").read_text().count("pip install") == 3
+    assert install(tmp_path, "tinytool", peer, said.append) == python
+    assert len(said) == 1
 
 
 def test_a_python_that_nobody_has_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
