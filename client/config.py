@@ -13,18 +13,20 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from client.core.blocks import parse_sweep
-from client.core.names import COMPARED
+from client.core.names import PRIMARY, QUANTILES
 from client.core.plan import (
     Arrival,
     BoxFrame,
     Design,
     LoadProfile,
     RunPlan,
+    Slo,
     Target,
     TargetKind,
     Workload,
 )
 from client.core.runpod import kind_of, openai_base
+from client.core.stats import least_n
 from client.core.thresholds import parse as parse_condition
 from client.core.thresholds import parse_slo
 from client.errors import UsageError
@@ -33,6 +35,8 @@ from client.remote import base_url, elsewhere, parse_timeouts, read_keys, refuse
 TARGETS_FILE = Path(__file__).parent.parent / "server" / "targets.toml"
 PROFILES = ("rtx-6000-ada", "h100")
 MAX_TARGETS_FILE_BYTES = 1_000_000
+CONFIDENCE = 0.95
+"""Of every interval of a run (`RunPlan.confidence`)."""
 FLAGS = {
     "url": "--url", "model": "--model", "precision": "--precision", "image": "--served-image", "args": "--engine-args",
     "price_usd_per_hour": "--price", "api_key_env": "--api-key-env", "api_key_file": "--api-key-file",
@@ -72,19 +76,21 @@ class TargetEntry(BaseModel):
 def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) -> RunPlan:
     """Raises UsageError, with the place and the next step, for whatever cannot be done."""
     targets = _targets(arguments, environment)
+    workload, load = _workload(arguments), _load(arguments)
+    slos = tuple(parse_slo(text) for text in arguments.slo)
     return RunPlan(
         targets=targets,
-        workload=_workload(arguments),
-        load=_load(arguments),
+        workload=workload,
+        load=load,
         timeouts=parse_timeouts(arguments.timeout),
         design=_design(arguments, targets),
         seed=_at_least("--seed", arguments.seed, 0),
-        primary=_primary(arguments.primary),
+        primary=_primary(arguments.primary, workload, load, slos),
         min_effect=percent(arguments.min_effect, "--min-effect"),
         iou_margin=_between("--iou-margin", arguments.iou_margin, 0.0, 1.0),
         quality=_at_least("--quality", arguments.quality, 0),
         logprobs=_logprobs(arguments.logprobs, arguments.quality),
-        slos=tuple(parse_slo(text) for text in arguments.slo),
+        slos=slos,
         fail_if=_conditions(arguments.fail_if, targets),
         simulate=arguments.simulate,
     )
@@ -127,9 +133,27 @@ def _refuse_impossible_isolation(arguments: argparse.Namespace) -> None:
         )
 
 
-def _primary(name: str) -> str:
-    if name not in COMPARED:
-        raise UsageError(f"--primary {name}: no such metric.", f"Known: {', '.join(COMPARED)}.")
+def _primary(name: str, workload: Workload, load: LoadProfile, slos: tuple[Slo, ...]) -> str:
+    """The metric that decides has to be one that this run can measure: found out now, not after it."""
+    if name not in PRIMARY:
+        raise UsageError(f"--primary {name}: no such metric.", f"Known: {', '.join(PRIMARY)}.")
+    if name == "goodput_per_s" and not slos:
+        raise UsageError(
+            "--primary goodput_per_s without --slo: there is nothing that a request could meet.",
+            "Say what is good enough, for example --slo ttft=500ms --slo e2e=2s.",
+        )
+    if name.startswith(("tpot", "itl")) and workload.max_tokens < 2:
+        raise UsageError(
+            f"--primary {name} with --max-tokens {workload.max_tokens}: a single token has no pace.",
+            "Ask for more --max-tokens, or decide by e2e_p50.",
+        )
+    metric, _, statistic = name.rpartition("_")
+    least = least_n(QUANTILES[statistic], CONFIDENCE) if statistic in QUANTILES else 1
+    if statistic != "p50" and load.requests is not None and load.requests < least:
+        raise UsageError(
+            f"--primary {name} with {load.requests} requests: an interval for it needs at least {least} for each target.",
+            f"Ask for --requests {least} or more, or decide by {metric}_p50.",
+        )
     return name
 
 
