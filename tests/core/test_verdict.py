@@ -13,7 +13,7 @@ from client.core.findings import Action, Comparison, Effect, Estimate, Findings,
 from client.core.names import NAMES, estimate_of
 from client.core.pairing import drift_allowance
 from client.core.phrases import percent
-from client.core.plan import LoadProfile, Workload
+from client.core.plan import Design, LoadProfile, Workload
 from client.core.recommend import RULES, recommend
 from client.core.stats import Interval
 from client.core.verdict import requests_needed, word_of
@@ -62,6 +62,31 @@ def test_the_number_of_requests_that_would_settle_it() -> None:
     assert narrower is not None
     assert narrower < needed
     assert requests_needed(log(0, -90, 900), 0.0001, 1000) is None
+
+
+def test_more_requests_do_not_narrow_drift() -> None:
+    """With drift inside the interval only the rest of it shrinks; where drift alone keeps it open, no number is promised."""
+    wide = log(-8, -20, 5)
+    assert (requests_needed(wide, 0.03, 30, 0.04) or 0) > 1.1 * (requests_needed(wide, 0.03, 30) or 0)
+    assert requests_needed(wide, 0.03, 30, 0.09) is None
+    assert requests_needed(log(0, -4, 4), 0.0, 30) is None, "at --min-effect 0% an exact tie is never settled"
+
+
+@pytest.mark.parametrize(("scale", "rest"), [(1.0, "about"), (1.6, "drifted between its two runs")])
+def test_a_serial_run_says_what_would_settle_it(scale: float, rest: str) -> None:
+    order = (("bf16", 0), ("bf16", 1), ("fp8", 0), ("fp8", 1), ("fp8", 2), ("fp8", 3), ("bf16", 2), ("bf16", 3))
+    drift = {0: 1.0, 1: 1.0, 2: scale, 3: scale}
+    records = [
+        made.record(r.target, r.index, k * 1000.0, ttft_ms=120.0 * (drift[r.block or 0] if r.target == "bf16" else 1 + (scale - 1) / 2) + 9 * (k * 7 % 5), image=r.image_id, block=r.block)
+        for k, r in enumerate(made.campaign(order=order))
+    ]  # fmt: skip
+    findings = analyse(made.evidence(records, plan=made.plan(design=Design.SERIAL, min_effect=0.001)))
+    assert findings.comparison is not None
+    assert "paired by image (32 pairs)" in findings.comparison.notes[0]
+    found = findings.comparison.effects["ttft_p50"]
+    assert found.word is Word.INCONCLUSIVE
+    assert rest in found.sentence
+    assert "±0.1%" in found.sentence, "a small --min-effect must not be told as ±0%"
 
 
 def test_drift_widens_only_beyond_its_noise() -> None:
