@@ -18,15 +18,16 @@ from client.core.findings import (
     Findings,
     Gate,
     Kernel,
+    Level,
     Memory,
     Parity,
     Recommendation,
     TargetFindings,
 )
-from client.core.gates import LOOKS, Seen, fired
+from client.core.gates import LOOKS, Seen, about, fired
 from client.core.generator_gates import GENERATOR_LOOKS
 from client.core.gpu import by_target
-from client.core.levels import knee, levels, over_levels
+from client.core.levels import knee, levels, over_levels, told_of_levels
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
 from client.core.parts import Measured
@@ -54,7 +55,8 @@ def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  #
     gates = fired(seen, GENERATOR_LOOKS + LOOKS + SERVER_LOOKS) + measured.gates
     targets = {t.name: target_findings(t, seen, measured) for t in plan.targets}
     comparisons = tuple(compare(both, targets, gates, evidence, measured) for both in pairs)
-    return _composed(evidence, targets, comparisons, gates)
+    steps = levels(evidence, gates, counters)
+    return _composed(evidence, targets, comparisons, gates + told_of_levels(steps), steps)
 
 
 def first_level(evidence: Evidence) -> int | None:
@@ -189,9 +191,9 @@ def compare(
     plan = evidence.plan
     candidate, baseline = both.parts[0].target, both.parts[1].target
     a, b = targets[baseline], targets[candidate]
-    about = tuple(g for g in gates if not g.targets or set(g.targets) & {baseline, candidate})
-    found: dict[str, Effect] = effects(both, a.metrics, b.metrics, about, plan)
-    found |= plain_effects(a, b, plan.min_effect)
+    mine = about(gates, baseline, candidate)
+    found: dict[str, Effect] = effects(both, a.metrics, b.metrics, mine, plan)
+    found |= plain_effects(a, b, plan.min_effect, found.get("requests_per_s"))
     return Comparison(
         baseline=baseline,
         candidate=candidate,
@@ -265,12 +267,15 @@ def _until_cut(evidence: Evidence, targets: dict[str, TargetFindings]) -> dict[s
 
 
 def _composed(
-    evidence: Evidence, targets: dict[str, TargetFindings], comparisons: tuple[Comparison, ...], gates: tuple[Gate, ...]
+    evidence: Evidence,
+    targets: dict[str, TargetFindings],
+    comparisons: tuple[Comparison, ...],
+    gates: tuple[Gate, ...],
+    steps: tuple[Level, ...],
 ) -> Findings:
     plan = evidence.plan
     reasons = spoiled_by(gates, plan.primary)
     load = load_sentence(plan, _until_cut(evidence, targets))
-    steps = levels(evidence, gates)
     missing = missing_facts(comparisons[0]) if comparisons else ()
     if comparisons:
         spoiled = reasons[0] if reasons else None

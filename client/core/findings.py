@@ -225,6 +225,8 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     metrics: dict[str, dict[str, Estimate]] = {}
     effects: dict[str, dict[str, Effect]] = {}
+    gates: tuple[Gate, ...] = ()
+    """Raised by what was measured at this load alone."""
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):

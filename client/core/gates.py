@@ -314,10 +314,21 @@ def overload(seen: Seen) -> Iterator[Gate]:
             )
 
 
-LOOKS: tuple[Look, ...] = (
-    two_runs, failures, unequal_failures, timeouts, too_few, output_lengths, prompt_lengths, repeated_images, other_questions, overload, settled,
-    cut_short,
+LOAD_LOOKS: tuple[Look, ...] = (
+    failures, unequal_failures, timeouts, too_few, output_lengths, prompt_lengths, repeated_images, overload, settled,
 )  # fmt: skip
+"""What the requests of one load tell: of a sweep, asked again at each of its levels (`client.core.levels`)."""
+OF_A_LOAD = (
+    "errors", "errors_unequal", "some_errors", "timeouts", "too_few_requests", "output_lengths", "prompt_tokens", "repeated_images", "overload",
+    "not_settled",
+)  # fmt: skip
+"""The codes of LOAD_LOOKS."""
+LOOKS: tuple[Look, ...] = (two_runs, *LOAD_LOOKS, other_questions, cut_short)
+
+
+def about(gates: tuple[Gate, ...], *targets: str) -> tuple[Gate, ...]:
+    """Those that concern these targets, or the whole run."""
+    return tuple(gate for gate in gates if not gate.targets or set(gate.targets) & set(targets))
 
 
 def fired(seen: Seen, looks: tuple[Look, ...]) -> tuple[Gate, ...]:

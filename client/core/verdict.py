@@ -102,7 +102,7 @@ def effects(
     for short in wanted:
         a, b = baseline.get(NAMES[short].key), candidate.get(NAMES[short].key)
         if a is not None and b is not None:
-            known = a.value is not None and b.value is not None
+            known = a.value is not None and b.value is not None and short != "error_rate"
             judged[short] = judge(both, short, plan) if known else None
     adjusted = holm(
         {short: j.p for short, j in judged.items() if j is not None and j.p is not None and short != plan.primary}
