@@ -13,30 +13,25 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from client.core.blocks import parse_sweep
-from client.core.names import PRIMARY, QUANTILES
+from client.core.conditions import parse_slo
+from client.core.measurable import check_conditions, check_primary
 from client.core.plan import (
     Arrival,
     BoxFrame,
     Design,
     LoadProfile,
     RunPlan,
-    Slo,
     Target,
     TargetKind,
     Workload,
 )
 from client.core.runpod import kind_of, openai_base
-from client.core.stats import least_n
-from client.core.thresholds import parse as parse_condition
-from client.core.thresholds import parse_slo
 from client.errors import UsageError
 from client.remote import base_url, elsewhere, parse_timeouts, read_keys, refuse_same_address
 
 TARGETS_FILE = Path(__file__).parent.parent / "server" / "targets.toml"
 PROFILES = ("rtx-6000-ada", "h100")
 MAX_TARGETS_FILE_BYTES = 1_000_000
-CONFIDENCE = 0.95
-"""Of every interval of a run (`RunPlan.confidence`)."""
 FLAGS = {
     "url": "--url", "model": "--model", "precision": "--precision", "image": "--served-image", "args": "--engine-args",
     "price_usd_per_hour": "--price", "api_key_env": "--api-key-env", "api_key_file": "--api-key-file",
@@ -85,13 +80,13 @@ def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) ->
         timeouts=parse_timeouts(arguments.timeout),
         design=_design(arguments, targets),
         seed=_at_least("--seed", arguments.seed, 0),
-        primary=_primary(arguments.primary, workload, load, slos),
+        primary=check_primary(arguments.primary, workload, load, slos),
         min_effect=percent(arguments.min_effect, "--min-effect"),
         iou_margin=_between("--iou-margin", arguments.iou_margin, 0.0, 1.0),
         quality=_at_least("--quality", arguments.quality, 0),
         logprobs=_logprobs(arguments.logprobs, arguments.quality),
         slos=slos,
-        fail_if=_conditions(arguments.fail_if, targets),
+        fail_if=check_conditions(arguments.fail_if, targets, workload, load, slos),
         simulate=arguments.simulate,
     )
 
@@ -131,38 +126,6 @@ def _refuse_impossible_isolation(arguments: argparse.Namespace) -> None:
             "--isolate and --design interleaved together: turns on a live pair need both servers alive.",
             "Leave one of them out.",
         )
-
-
-def _primary(name: str, workload: Workload, load: LoadProfile, slos: tuple[Slo, ...]) -> str:
-    """The metric that decides has to be one that this run can measure: found out now, not after it."""
-    if name not in PRIMARY:
-        raise UsageError(f"--primary {name}: no such metric.", f"Known: {', '.join(PRIMARY)}.")
-    if name == "goodput_per_s" and not slos:
-        raise UsageError(
-            "--primary goodput_per_s without --slo: there is nothing that a request could meet.",
-            "Say what is good enough, for example --slo ttft=500ms --slo e2e=2s.",
-        )
-    if name.startswith(("tpot", "itl")) and workload.max_tokens < 2:
-        raise UsageError(
-            f"--primary {name} with --max-tokens {workload.max_tokens}: a single token has no pace.",
-            "Ask for more --max-tokens, or decide by e2e_p50.",
-        )
-    metric, _, statistic = name.rpartition("_")
-    least = least_n(QUANTILES[statistic], CONFIDENCE) if statistic in QUANTILES else 1
-    if statistic != "p50" and load.requests is not None and load.requests < least:
-        raise UsageError(
-            f"--primary {name} with {load.requests} requests: an interval for it needs at least {least} for each target.",
-            f"Ask for --requests {least} or more, or decide by {metric}_p50.",
-        )
-    return name
-
-
-def _conditions(texts: list[str], targets: tuple[Target, ...]) -> tuple[str, ...]:
-    """Parsed now, so that a wrong one costs nothing; judged after the run from the same text."""
-    names = tuple(target.name for target in targets)
-    for text in texts:
-        parse_condition(text, names)
-    return tuple(texts)
 
 
 # ---------------------------------------------------------------- targets

@@ -11,10 +11,10 @@ import re
 import msgspec
 import numpy as np
 
+from client.core.conditions import parse
 from client.core.evidence import Evidence, ServerEvidence
 from client.core.plan import Design, RunPlan, Target
 from client.core.table import RecordTable
-from client.core.thresholds import parse
 from client.errors import UsageError
 
 A, B = "a", "b"

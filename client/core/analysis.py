@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
+from client.core.conditions import parse
 from client.core.counters import Difference, answered, difference
 from client.core.estimates import NOT_MEASURED, arm_metrics, single_request
 from client.core.evidence import Evidence, ServerEvidence
@@ -41,7 +42,7 @@ from client.core.server_gates import SERVER_LOOKS
 from client.core.starts import server_start, start_sentences
 from client.core.stats import mser5, order_interval
 from client.core.table import NEVER
-from client.core.thresholds import judge, parse
+from client.core.thresholds import judge
 from client.core.verdict import effects, spoils
 
 
