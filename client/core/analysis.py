@@ -10,7 +10,7 @@ import numpy as np
 from client.core.conditions import parse
 from client.core.counters import Difference, answered, difference
 from client.core.estimates import NOT_MEASURED, arm_metrics, single_request
-from client.core.evidence import Evidence, ServerEvidence
+from client.core.evidence import Evidence, ServerEvidence, restarts_expected
 from client.core.findings import (
     Action,
     Comparison,
@@ -70,7 +70,7 @@ def _counted(evidence: Evidence, target: str) -> Difference:
     server = evidence.servers.get(target)
     if server is None:
         return Difference(why="the server was not asked")
-    return difference(server.before, server.after, restart_expected=evidence.plan.design is Design.SERIAL)
+    return difference(server.before, server.after, restart_expected=target in restarts_expected(evidence))
 
 
 def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFindings:
@@ -194,7 +194,7 @@ def compare(
     a, b = targets[baseline], targets[candidate]
     mine = about(gates, baseline, candidate)
     found: dict[str, Effect] = effects(both, a.metrics, b.metrics, mine, plan)
-    found |= plain_effects(a, b, plan.min_effect, found.get("requests_per_s"))
+    found |= plain_effects(a, b, plan.min_effect, found.get("requests_per_s"), mine)
     return Comparison(
         baseline=baseline,
         candidate=candidate,

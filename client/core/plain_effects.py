@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from client.core.findings import Effect, Estimate, TargetFindings, Word
+from client.core.findings import Effect, Estimate, Gate, TargetFindings, Word
 from client.core.names import NAMES, Name, estimate_of
 from client.core.phrases import number, percent
 from client.core.stats import Interval
-from client.core.verdict import word_of
+from client.core.verdict import spoils, word_of
 
 PLACES = ("memory", "energy", "cost")
 SAME_PRICE = 1e-6
@@ -16,9 +16,16 @@ SAME_PRICE = 1e-6
 
 
 def plain_effects(
-    baseline: TargetFindings, candidate: TargetFindings, min_effect: float, throughput: Effect | None = None
+    baseline: TargetFindings,
+    candidate: TargetFindings,
+    min_effect: float,
+    throughput: Effect | None = None,
+    gates: tuple[Gate, ...] = (),
 ) -> dict[str, Effect]:
-    """Short name -> Effect for what both targets have. `throughput`: the judged effect on requests per second, from which a cost follows."""
+    """Short name -> Effect for what both targets have. `throughput`: the judged effect on requests per second, from which a cost follows.
+
+    What spoils a whole run spoils its cost and energy; the memory that a server reserved at its start stands.
+    """
     found = {}
     for name in NAMES.values():
         if name.place not in PLACES:
@@ -29,8 +36,10 @@ def plain_effects(
         ratio, word = ratio_of(a, b), None
         if throughput is not None and name.place == "cost":
             ratio, word = _of_throughput(ratio, throughput)
-        if throughput is not None and throughput.word is Word.INVALID and name.place != "memory":
-            word = Word.INVALID
+        spoiled = next((g.code for g in gates if spoils(g, name.short) and (g.metrics or name.place != "memory")), None)
+        if spoiled is not None:
+            found[name.short] = _spoiled(name, (a, b), ratio, spoiled)
+            continue
         found[name.short] = _effect(name, (a, b), ratio, word or _word(name, ratio, min_effect), (baseline.name, candidate.name))  # fmt: skip
     return found
 
@@ -62,14 +71,18 @@ def _effect(name: Name, arms: tuple[Estimate, Estimate], ratio: Estimate, word: 
         else f"{percent(value)} [{percent(low)}, {percent(high)}]"
     )
     sentence = f"{name.words}: {who[0]} {number(a)}, {who[1]} {number(b)}; {'no difference shown' if word is Word.NO_DIFFERENCE else word}: {told}."
-    if word is Word.INVALID:
-        sentence = f"{name.words}: INVALID (it follows from requests per second, which are)."
     gap = (b.value or 0.0) - (a.value or 0.0)
     end = gap if exact else None
     difference = Estimate(value=gap, low=end, high=end, n=min(a.n, b.n), unit=name.unit)
     return Effect(
         metric=name.short, baseline=a, candidate=b, ratio=ratio, difference=difference, word=word, sentence=sentence
     )
+
+
+def _spoiled(name: Name, arms: tuple[Estimate, Estimate], ratio: Estimate, code: str) -> Effect:
+    none = Estimate(note="not measured")
+    sentence = f"{name.words}: INVALID (see {code})."
+    return Effect(metric=name.short, baseline=arms[0], candidate=arms[1], ratio=ratio, difference=none, word=Word.INVALID, sentence=sentence)  # fmt: skip
 
 
 def ratio_of(a: Estimate, b: Estimate) -> Estimate:

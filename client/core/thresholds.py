@@ -11,6 +11,7 @@ import math
 from client.core.conditions import Condition, Linear
 from client.core.findings import Estimate, Findings, Threshold
 from client.core.names import NAMES, estimate_of
+from client.core.verdict import spoils
 
 ROUNDING = 1e-12
 """Relative: less than this is what binary fractions make of a decimal."""
@@ -102,9 +103,7 @@ def _bounds(gap: Linear, findings: Findings) -> tuple[float, float] | str:
 
 def _spoiled(gap: Linear, findings: Findings) -> str | None:
     for gate in findings.gates:
-        if gate.severity == "invalid" and (
-            not gate.metrics or any(metric in gate.metrics for _, metric in gap.factors)
-        ):
+        if any(spoils(gate, metric) for _, metric in gap.factors):
             return f"the evidence is INVALID ({gate.code})"
     return None
 

@@ -123,7 +123,11 @@ def _told_elsewhere(short: str, plan: RunPlan) -> bool:
 
 
 def spoils(gate: Gate, short: str) -> bool:
-    return gate.severity is Severity.INVALID and (not gate.metrics or short in gate.metrics)
+    """Cost and energy of a request follow from how many are finished in a second."""
+    if gate.severity is not Severity.INVALID:
+        return False
+    follows = NAMES[short].place in ("cost", "energy") and "requests_per_s" in gate.metrics
+    return not gate.metrics or short in gate.metrics or follows
 
 
 def _told(short: str, both: Sides, plan: RunPlan) -> Told:

@@ -150,7 +150,9 @@ def test_two_saved_runs_are_one_comparison_with_a_warning() -> None:
 def test_two_runs_with_other_questions_are_not_compared() -> None:
     a = made.evidence(made.campaign(1))
     b = made.evidence(
-        made.campaign(2), plan=made.plan(workload=Workload(max_tokens=128), load=LoadProfile(requests=64))
+        made.campaign(2),
+        plan=made.plan(workload=Workload(max_tokens=128), load=LoadProfile(requests=64)),
+        run_id="later",
     )
     findings = analyse(joined(a, b))
     assert not findings.valid
