@@ -40,7 +40,8 @@ from client.core.resources import cost
 from client.core.sentences import headline, load_sentence, question, workload_sentence
 from client.core.server_gates import SERVER_LOOKS
 from client.core.starts import server_start, start_sentences
-from client.core.stats import mser5, order_interval
+from client.core.stats import order_interval
+from client.core.steady import LEAST, Course, Settling, settling
 from client.core.table import NEVER
 from client.core.thresholds import judge
 from client.core.verdict import effects, spoils
@@ -80,6 +81,7 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
     cold = arm(evidence.records, name, seen.plan.timeouts, phase=Phase.COLD)
     warm = arm(evidence.records, name, seen.plan.timeouts, phase=Phase.WARMUP)
     metrics = arm_metrics(mine, seen.plan)
+    course = _settling(warm, mine, seen.sides)
     return TargetFindings(
         name=name,
         precision=target.precision,
@@ -91,7 +93,8 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         errors=evidence.records.counts(mine.rows[~mine.ok]),
         cold_start=_cold_start(cold, warm, server),
         warm_up=_warm_up(warm, seen.plan),
-        warm_up_end=_warm_up_end(warm, mine),
+        warm_up_end=course.end,
+        warm_up_note=_settling_note(course),
         metrics=metrics,
         caches=_caches(seen.counters[name]),
         memory=measured.memory.get(name, Memory()),
@@ -135,10 +138,18 @@ def _warm_up(warm: Arm, plan: RunPlan) -> dict[str, Estimate]:
     return {"e2e_ms": Estimate(value=float(np.median(values)), low=low, high=high, n=len(values), unit="ms", note=note)}
 
 
-def _warm_up_end(warm: Arm, mine: Arm) -> int | None:
-    """Requests after the cold one until steady state, by MSER-5 over warm-up and measured requests; None: it never settled."""
-    series = np.concatenate([part.latency["e2e"][np.isfinite(part.latency["e2e"])] for part in (warm, mine)])
-    return mser5(series)
+def _settling(warm: Arm, mine: Arm, both: tuple[Sides, ...]) -> Settling:
+    """Over the warm-up and the measured requests of the (first) stay of this server."""
+    stays = [pair.looks_at_baseline[0] for pair in both if pair.second_a and pair.parts[1].target == mine.target]
+    stay = stays[0] if stays else mine
+    first = int(stay.start_ns[0]) if len(stay) else 0
+    return settling(np.concatenate([warm.latency["e2e"][warm.start_ns < first], stay.latency["e2e"]]))
+
+
+def _settling_note(found: Settling) -> str | None:
+    if found.course is Course.FEW:
+        return f"needs n ≥ {LEAST}"
+    return None if found.end is not None else f"never ({found.course}, {found.size:.0%})"
 
 
 def _caches(counted: Difference) -> dict[str, Estimate]:

@@ -46,6 +46,11 @@ class Sides:
         return len(self.parts) == 3 or bool(self.looks)
 
     @property
+    def looks_at_baseline(self) -> tuple[Arm, ...]:
+        """The baseline's requests of each of its stays."""
+        return tuple(look.parts[1] for look in self.looks) if self.looks else self.parts[1:]
+
+    @property
     def requests_per_arm(self) -> int:
         return min(len(self.parts[0]), sum(len(part) for part in self.parts[1:]))
 

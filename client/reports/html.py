@@ -247,7 +247,9 @@ FACTS: tuple[tuple[str, Callable[[TargetFindings], str]], ...] = (
 
 
 def _settled(target: TargetFindings) -> str:
-    return "never" if target.warm_up_end is None else f"{target.warm_up_end:,} requests"
+    if target.warm_up_end is None:
+        return target.warm_up_note or "never"
+    return f"{target.warm_up_end:,} requests" if target.warm_up_end else "at once"
 
 
 def _footer(findings: Findings) -> str:
