@@ -62,13 +62,16 @@ def timeline(world: World, n: int, rng: np.random.Generator) -> Floats:
 
 
 def slots(design: Design, n: int) -> list[tuple[int, npt.NDArray[np.int64], int]]:
-    """(arm, images, block) stretches in order of time: ABBA blocks over the same images, or A B A."""
+    """(arm, images, block) stretches in order of time, as `client.core.blocks` lays them: ABBA blocks over the same images; or the
+    baseline's half of them, all of the candidate's, the baseline's other half."""
     images = np.arange(n)
     if design is Design.SERIAL:
+        blocks = list(enumerate(np.array_split(images, BLOCKS)))
+        half = BLOCKS // 2
         return [
-            (arm, part, block + (BLOCKS if again else 0))
-            for arm, again in ((0, 0), (1, 0), (0, 1))
-            for block, part in enumerate(np.array_split(images, BLOCKS))
+            (arm, part, block)
+            for arm, some in ((0, blocks[:half]), (1, blocks), (0, blocks[half:]))
+            for block, part in some
         ]
     found = []
     for block, part in enumerate(np.array_split(images, BLOCKS)):
@@ -97,7 +100,7 @@ def made_arm(
 
 
 def campaign(world: World, design: Design, n: int, effect: float, rng: np.random.Generator) -> Sides:
-    """One campaign of n requests per arm (2 n for the baseline of a serial one)."""
+    """One campaign of n requests per arm."""
     stretches = slots(design, n)
     image_log = rng.normal(size=n) * IMAGE_SPREAD
     noise = timeline(world, sum(len(images) for _, images, _ in stretches), rng)

@@ -10,7 +10,7 @@ from client.core.across import joined
 from client.core.analysis import analyse
 from client.core.findings import to_json
 from client.core.measured import measured_in
-from client.errors import HalfweightError, MeasurementInvalid, ThresholdFailed
+from client.errors import HalfweightError, MeasurementInvalid, RunDirError, ThresholdFailed
 from client.reports import terminal
 from client.rundir import read_run
 
@@ -49,15 +49,25 @@ def main(argv: list[str] | None = None) -> int:
             min_effect=asked.min_effect, fail_if=tuple(asked.fail_if),
         )  # fmt: skip
         findings = analyse(evidence, measured_in(evidence))
+        if asked.json is not None:
+            _write(asked.json, to_json(findings))
     except HalfweightError as error:
         print(f"halfweight: {error}", file=sys.stderr)
         return error.exit_code
+    print(terminal.plain(f"Two saved runs. {evidence.run_id}."))
     print(terminal.render(findings))
-    if asked.json is not None:
-        asked.json.write_bytes(to_json(findings))
     if not findings.valid:
         return MeasurementInvalid.exit_code
     return ThresholdFailed.exit_code if any(t.result != "pass" for t in findings.thresholds) else 0
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise RunDirError(
+            f"--json {path} cannot be written: {error.strerror}.", "Give a file in a folder that is there."
+        ) from None
 
 
 if __name__ == "__main__":

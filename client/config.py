@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from client.core.names import COMPARED
+from client.core.conditions import parse_slo
+from client.core.measurable import check_conditions, check_primary
 from client.core.plan import (
     BoxFrame,
     Design,
@@ -22,8 +23,6 @@ from client.core.plan import (
     Workload,
 )
 from client.core.runpod import kind_of, openai_base
-from client.core.thresholds import parse as parse_condition
-from client.core.thresholds import parse_slo
 from client.errors import UsageError
 from client.load_options import at_least, between, load_profile
 from client.remote import base_url, elsewhere, parse_timeouts, read_keys, refuse_same_address
@@ -70,20 +69,22 @@ class TargetEntry(BaseModel):
 def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) -> RunPlan:
     """Raises UsageError, with the place and the next step, for whatever cannot be done."""
     targets = _targets(arguments, environment)
+    workload, load = _workload(arguments), load_profile(arguments)
+    slos = tuple(parse_slo(text) for text in arguments.slo)
     return RunPlan(
         targets=targets,
-        workload=_workload(arguments),
-        load=load_profile(arguments),
+        workload=workload,
+        load=load,
         timeouts=parse_timeouts(arguments.timeout),
         design=_design(arguments, targets),
         seed=at_least("--seed", arguments.seed, 0),
-        primary=_primary(arguments.primary),
+        primary=check_primary(arguments.primary, workload, load, slos),
         min_effect=percent(arguments.min_effect, "--min-effect"),
         iou_margin=between("--iou-margin", arguments.iou_margin, 0.0, 1.0),
         quality=at_least("--quality", arguments.quality, 0),
         logprobs=_logprobs(arguments.logprobs, arguments.quality),
-        slos=tuple(parse_slo(text) for text in arguments.slo),
-        fail_if=_conditions(arguments.fail_if, targets),
+        slos=slos,
+        fail_if=check_conditions(arguments.fail_if, targets, workload, load, slos),
         simulate=arguments.simulate,
     )
 
@@ -123,20 +124,6 @@ def _refuse_impossible_isolation(arguments: argparse.Namespace) -> None:
             "--isolate and --design interleaved together: turns on a live pair need both servers alive.",
             "Leave one of them out.",
         )
-
-
-def _primary(name: str) -> str:
-    if name not in COMPARED:
-        raise UsageError(f"--primary {name}: no such metric.", f"Known: {', '.join(COMPARED)}.")
-    return name
-
-
-def _conditions(texts: list[str], targets: tuple[Target, ...]) -> tuple[str, ...]:
-    """Parsed now, so that a wrong one costs nothing; judged after the run from the same text."""
-    names = tuple(target.name for target in targets)
-    for text in texts:
-        parse_condition(text, names)
-    return tuple(texts)
 
 
 # ---------------------------------------------------------------- targets

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
+from client.core.conditions import parse
 from client.core.counters import Difference, answered, difference
 from client.core.estimates import NOT_MEASURED, arm_metrics, single_request
-from client.core.evidence import Evidence, ServerEvidence
+from client.core.evidence import Evidence, ServerEvidence, restarts_expected
 from client.core.findings import (
     Action,
     Comparison,
@@ -18,15 +19,16 @@ from client.core.findings import (
     Findings,
     Gate,
     Kernel,
+    Level,
     Memory,
     Parity,
     Recommendation,
     TargetFindings,
 )
-from client.core.gates import LOOKS, Seen, fired
+from client.core.gates import LOOKS, Seen, about, fired
 from client.core.generator_gates import GENERATOR_LOOKS
 from client.core.gpu import by_target
-from client.core.levels import knee, levels, over_levels
+from client.core.levels import knee, levels, over_levels, told_of_levels
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
 from client.core.parts import Measured
@@ -38,9 +40,10 @@ from client.core.resources import cost
 from client.core.sentences import headline, load_sentence, question, workload_sentence
 from client.core.server_gates import SERVER_LOOKS
 from client.core.starts import server_start, start_sentences
-from client.core.stats import mser5, order_interval
+from client.core.stats import order_interval
+from client.core.steady import LEAST, Course, Settling, settling
 from client.core.table import NEVER
-from client.core.thresholds import judge, parse
+from client.core.thresholds import judge
 from client.core.verdict import effects, spoils
 
 
@@ -54,7 +57,8 @@ def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  #
     gates = fired(seen, GENERATOR_LOOKS + LOOKS + SERVER_LOOKS) + measured.gates
     targets = {t.name: target_findings(t, seen, measured) for t in plan.targets}
     comparisons = tuple(compare(both, targets, gates, evidence, measured) for both in pairs)
-    return _composed(evidence, targets, comparisons, gates)
+    steps = levels(evidence, gates, counters)
+    return _composed(evidence, targets, comparisons, gates + told_of_levels(steps), steps)
 
 
 def first_level(evidence: Evidence) -> int | None:
@@ -67,7 +71,7 @@ def _counted(evidence: Evidence, target: str) -> Difference:
     server = evidence.servers.get(target)
     if server is None:
         return Difference(why="the server was not asked")
-    return difference(server.before, server.after, restart_expected=evidence.plan.design is Design.SERIAL)
+    return difference(server.before, server.after, restart_expected=target in restarts_expected(evidence))
 
 
 def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFindings:
@@ -77,6 +81,7 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
     cold = arm(evidence.records, name, seen.plan.timeouts, phase=Phase.COLD)
     warm = arm(evidence.records, name, seen.plan.timeouts, phase=Phase.WARMUP)
     metrics = arm_metrics(mine, seen.plan)
+    course = _settling(warm, mine, seen.sides)
     return TargetFindings(
         name=name,
         precision=target.precision,
@@ -88,7 +93,8 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         errors=evidence.records.counts(mine.rows[~mine.ok]),
         cold_start=_cold_start(cold, warm, server),
         warm_up=_warm_up(warm, seen.plan),
-        warm_up_end=_warm_up_end(warm, mine),
+        warm_up_end=course.end,
+        warm_up_note=_settling_note(course),
         metrics=metrics,
         caches=_caches(seen.counters[name]),
         memory=measured.memory.get(name, Memory()),
@@ -132,10 +138,18 @@ def _warm_up(warm: Arm, plan: RunPlan) -> dict[str, Estimate]:
     return {"e2e_ms": Estimate(value=float(np.median(values)), low=low, high=high, n=len(values), unit="ms", note=note)}
 
 
-def _warm_up_end(warm: Arm, mine: Arm) -> int | None:
-    """Requests after the cold one until steady state, by MSER-5 over warm-up and measured requests; None: it never settled."""
-    series = np.concatenate([part.latency["e2e"][np.isfinite(part.latency["e2e"])] for part in (warm, mine)])
-    return mser5(series)
+def _settling(warm: Arm, mine: Arm, both: tuple[Sides, ...]) -> Settling:
+    """Over the warm-up and the measured requests of the (first) stay of this server."""
+    stays = [pair.looks_at_baseline[0] for pair in both if pair.second_a and pair.parts[1].target == mine.target]
+    stay = stays[0] if stays else mine
+    first = int(stay.start_ns[0]) if len(stay) else 0
+    return settling(np.concatenate([warm.latency["e2e"][warm.start_ns < first], stay.latency["e2e"]]))
+
+
+def _settling_note(found: Settling) -> str | None:
+    if found.course is Course.FEW:
+        return f"needs n ≥ {LEAST}"
+    return None if found.end is not None else f"never ({found.course}, {found.size:.0%})"
 
 
 def _caches(counted: Difference) -> dict[str, Estimate]:
@@ -189,9 +203,9 @@ def compare(
     plan = evidence.plan
     candidate, baseline = both.parts[0].target, both.parts[1].target
     a, b = targets[baseline], targets[candidate]
-    about = tuple(g for g in gates if not g.targets or set(g.targets) & {baseline, candidate})
-    found: dict[str, Effect] = effects(both, a.metrics, b.metrics, about, plan)
-    found |= plain_effects(a, b, plan.min_effect)
+    mine = about(gates, baseline, candidate)
+    found: dict[str, Effect] = effects(both, a.metrics, b.metrics, mine, plan)
+    found |= plain_effects(a, b, plan.min_effect, found.get("requests_per_s"), mine)
     return Comparison(
         baseline=baseline,
         candidate=candidate,
@@ -265,12 +279,15 @@ def _until_cut(evidence: Evidence, targets: dict[str, TargetFindings]) -> dict[s
 
 
 def _composed(
-    evidence: Evidence, targets: dict[str, TargetFindings], comparisons: tuple[Comparison, ...], gates: tuple[Gate, ...]
+    evidence: Evidence,
+    targets: dict[str, TargetFindings],
+    comparisons: tuple[Comparison, ...],
+    gates: tuple[Gate, ...],
+    steps: tuple[Level, ...],
 ) -> Findings:
     plan = evidence.plan
     reasons = spoiled_by(gates, plan.primary)
     load = load_sentence(plan, _until_cut(evidence, targets))
-    steps = levels(evidence, gates)
     missing = missing_facts(comparisons[0]) if comparisons else ()
     if comparisons:
         spoiled = reasons[0] if reasons else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from client.core.container import StartMarks
-from client.core.plan import RunPlan
+from client.core.plan import Design, RunPlan
 from client.core.records import (
     ClockAnchor,
     GpuSample,
@@ -84,7 +84,17 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """False when the run ended before its plan did (kill -9)."""
     separate_runs: bool = False
     """True when the arms come from two saved runs (`client.compare`): nothing pairs them in time."""
+    restarts_expected: tuple[str, ...] | None = None
+    """Separate runs only: targets that their own run started anew on purpose."""
     plan_differences: tuple[str, ...] = ()
     """Separate runs only: what was asked differently of the two, beyond their length."""
     host: dict[str, str] = {}
     versions: dict[str, str] = {}
+
+
+def restarts_expected(evidence: Evidence) -> tuple[str, ...]:
+    """Targets whose server may start anew between its first and its last measured request: the baseline of a serial run, which is
+    measured twice. Every other target has one stay, and a new start within it is a crash."""
+    if evidence.restarts_expected is not None:
+        return evidence.restarts_expected
+    return (evidence.plan.targets[0].name,) if evidence.plan.design is Design.SERIAL else ()

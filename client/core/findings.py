@@ -170,7 +170,9 @@ class TargetFindings(msgspec.Struct, frozen=True, kw_only=True):
     container's process started, where its start was watched (`n` starts, their median)."""
     warm_up: dict[str, Estimate] = {}
     warm_up_end: int | None = None
-    """Requests until steady state, as detected; None when the series never settled."""
+    """Requests until steady state, as detected; None when the series never settled, or is too short to say."""
+    warm_up_note: str | None = None
+    """Why `warm_up_end` is None."""
     metrics: dict[str, Estimate] = {}
     caches: dict[str, Estimate] = {}
     """prefix_hit_rate, image_hit_rate over the measured phase; value None means unknown, not zero."""
@@ -225,6 +227,8 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     metrics: dict[str, dict[str, Estimate]] = {}
     effects: dict[str, dict[str, Effect]] = {}
+    gates: tuple[Gate, ...] = ()
+    """Raised by what was measured at this load alone."""
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,8 @@ from client.core.names import NAMES
 from client.core.pairing import Sides
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.records import Phase, WorkerHealth
-from client.core.stats import Floats, fisher_p, inflation, mser5, normal_point
+from client.core.stats import Floats, fisher_p, normal_point
+from client.core.steady import Course, Settling, settling
 from client.core.table import NEVER
 
 WITHOUT_TPOT = tuple(
@@ -228,32 +229,41 @@ def _caches_silent(counted: Difference) -> bool:
 
 
 def settled(seen: Seen) -> Iterator[Gate]:
-    for target, arm in seen.arms.items():
-        values = arm.latency["e2e"][np.isfinite(arm.latency["e2e"])]
-        cut = mser5(values)
-        upto = len(values) // 2 if cut is None else cut
-        if not 0 < upto < len(values) - 2:
-            continue
-        first, rest = np.log(values[:upto]), np.log(values[upto:])
-        error = float(np.sqrt(rest.var(ddof=1) * (1 / upto + 1 / len(rest)) * inflation(rest)))
-        gap = float(first.mean() - rest.mean())
-        if error > 0 and abs(gap) > limits.SETTLED_EFFECT and abs(gap) / error > limits.SETTLED_Z:
-            how = (
-                f"its first {upto} measured requests differ from the rest"
-                if cut is not None
-                else "it drifts through the whole run"
-            )
-            cancel = (
-                " Interleaved blocks let drift cancel between the arms."
-                if seen.plan.design is Design.INTERLEAVED
-                else ""
-            )
-            yield flag(
-                "not_settled",
-                f"{target} never settled: {how} by {abs(np.expm1(gap)):.0%} (MSER-5).{cancel}",
-                "Raise --warmup, and look for other work on the machine or a GPU that heats up.",
-                (target,),
-            )
+    for target in seen.arms:
+        stays = _stays(seen, target)
+        for number, stay in enumerate(stays):
+            found = settling(stay.latency["e2e"])
+            if found.course in _UNSETTLED:
+                which = f", its {('first', 'second')[number]} stay," if len(stays) > 1 else ""
+                yield flag("not_settled", *_unsettled(seen, target, which, found), (target,))
+
+
+def _stays(seen: Seen, target: str) -> tuple[Arm, ...]:
+    """The measured requests of each stay of a server: what changed between two of them is drift, and no matter of warming up."""
+    for both in seen.sides:
+        if both.parts[1].target == target and both.second_a:
+            return both.looks_at_baseline
+    return (seen.arms[target],)
+
+
+_UNSETTLED = {
+    Course.LATE: "settled only after the first {end} measured requests, which are {size} apart from the rest",
+    Course.STEP: "never settled: in the later half of the run its level changed by {size}",
+    Course.DRIFT: "never settled: it drifts by {size} from the first request to the last",
+    Course.BEND: "never settled: the middle of the run lies {size} apart from its ends",
+}
+
+
+def _unsettled(seen: Seen, target: str, which: str, found: Settling) -> tuple[str, str]:
+    """Fact and next step."""
+    told = _UNSETTLED[found.course].format(end=found.end, size=f"{found.size:.0%}")
+    cancel = " Interleaved blocks let drift cancel between the arms." if seen.plan.design is Design.INTERLEAVED else ""
+    late = found.course is Course.LATE
+    step = "Raise --warmup" if late else "Run longer or again"
+    return (
+        f"{target}{which} {told} (MSER-5, and a test for one level).{cancel}",
+        f"{step}, and look for other work on the machine or a GPU that heats up.",
+    )
 
 
 def cut_short(seen: Seen) -> Iterator[Gate]:
@@ -314,10 +324,21 @@ def overload(seen: Seen) -> Iterator[Gate]:
             )
 
 
-LOOKS: tuple[Look, ...] = (
-    two_runs, failures, unequal_failures, timeouts, too_few, output_lengths, prompt_lengths, repeated_images, other_questions, overload, settled,
-    cut_short,
+LOAD_LOOKS: tuple[Look, ...] = (
+    failures, unequal_failures, timeouts, too_few, output_lengths, prompt_lengths, repeated_images, overload, settled,
 )  # fmt: skip
+"""What the requests of one load tell: of a sweep, asked again at each of its levels (`client.core.levels`)."""
+OF_A_LOAD = (
+    "errors", "errors_unequal", "some_errors", "timeouts", "too_few_requests", "output_lengths", "prompt_tokens", "repeated_images", "overload",
+    "not_settled",
+)  # fmt: skip
+"""The codes of LOAD_LOOKS."""
+LOOKS: tuple[Look, ...] = (two_runs, *LOAD_LOOKS, other_questions, cut_short)
+
+
+def about(gates: tuple[Gate, ...], *targets: str) -> tuple[Gate, ...]:
+    """Those that concern these targets, or the whole run."""
+    return tuple(gate for gate in gates if not gate.targets or set(gate.targets) & set(targets))
 
 
 def fired(seen: Seen, looks: tuple[Look, ...]) -> tuple[Gate, ...]:

@@ -294,7 +294,7 @@ def _replayed(target: str) -> Gate:
         severity=Severity.INVALID,
         fact=f"The GPU samples of {target} are a replayed recording, not this server's GPU.",
         next_step="Start the sidecar without --fake on the GPU's host.",
-        metrics=("energy", "whole_gpu_memory"),
+        metrics=("joules_per_request", "kj_per_1000_images", "mean_power_w", "gpu_peak_gib"),
         targets=(target,),
     )
 

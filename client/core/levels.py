@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import msgspec
 
 from client.core.blocks import levels_of
+from client.core.counters import Difference
 from client.core.estimates import arm_metrics
 from client.core.evidence import Evidence
-from client.core.findings import Action, Gate, Level, Recommendation
-from client.core.gates import Seen, fired
+from client.core.findings import Action, Gate, Level, Recommendation, Severity
+from client.core.gates import LOAD_LOOKS, OF_A_LOAD, Seen, about, fired
 from client.core.generator_gates import GENERATOR_LOOKS
 from client.core.metrics import Arm, arm
 from client.core.names import NAMES
@@ -23,40 +25,65 @@ KNEE_GAIN = 0.10
 """Throughput that grows by less than this from one level to the next has stopped growing: more load only adds waiting."""
 
 
-def levels(evidence: Evidence, gates: tuple[Gate, ...] = ()) -> tuple[Level, ...]:
-    """Empty when nothing was swept. A level that was not reached (an interrupted run) has no metrics."""
+def levels(
+    evidence: Evidence, gates: tuple[Gate, ...] = (), counters: Mapping[str, Difference] | None = None
+) -> tuple[Level, ...]:
+    """Empty when nothing was swept. A level that was not reached (an interrupted run) has no metrics. `gates`: those of the first level."""
     plan = evidence.plan
     if plan.load.sweep is None:
         return ()
     return tuple(
-        _level(evidence, number, load, value, gates)
+        _level(evidence, number, load, value, gates, dict(counters or {}))
         for number, (load, value) in enumerate(zip(levels_of(plan.load), plan.load.sweep.values, strict=True))
     )
 
 
-def from_generator(gates: tuple[Gate, ...]) -> tuple[Gate, ...]:
-    """Those that the load generator's own lateness raised: each level has its own."""
-    return tuple(g for g in gates if g.code.startswith(("generator_", "stamps_", "gc_pauses", "held_back")))
+def of_one_load(gate: Gate) -> bool:
+    """Raised by the requests of one load, or by the generator's own lateness at it: each level has its own."""
+    return gate.code in OF_A_LOAD or gate.code.startswith(("generator_", "stamps_", "gc_pauses", "held_back"))
 
 
-def _level(evidence: Evidence, number: int, load: LoadProfile, value: float, gates: tuple[Gate, ...]) -> Level:
+def told_of_levels(found: tuple[Level, ...]) -> tuple[Gate, ...]:
+    """What makes a level beyond the first INVALID, as remarks on the run: its verdict is that of the first level."""
+    return tuple(
+        msgspec.structs.replace(gate, severity=Severity.FLAG, fact=f"At {level.label}: {gate.fact}")
+        for level in found[1:]
+        for gate in level.gates
+        if gate.severity is Severity.INVALID
+    )
+
+
+def _level(
+    evidence: Evidence, number: int, load: LoadProfile, value: float, gates: tuple[Gate, ...], counters: dict[str, Difference]
+) -> Level:  # fmt: skip
     plan = msgspec.structs.replace(evidence.plan, load=load)
     arms: dict[str, Arm] = {
         target.name: arm(evidence.records, target.name, plan.timeouts, level=number) for target in plan.targets
     }
     metrics = {name: arm_metrics(mine, plan) for name, mine in arms.items() if len(mine)}
     baseline = plan.targets[0].name
-    here = Seen(evidence=msgspec.structs.replace(evidence, plan=plan), arms=arms, counters={}, level=number)
-    gates = tuple(g for g in gates if g not in from_generator(gates)) + fired(here, GENERATOR_LOOKS)
-    compared = {}
-    for target in plan.targets[1:]:
-        if baseline in metrics and target.name in metrics:
-            both = sides(arms[baseline], arms[target.name], plan.design)
-            compared[target.name] = effects(both, metrics[baseline], metrics[target.name], gates, plan)
+    pairs = {
+        target.name: sides(arms[baseline], arms[target.name], plan.design)
+        for target in plan.targets[1:]
+        if baseline in metrics and target.name in metrics
+    }
+    here = Seen(
+        evidence=msgspec.structs.replace(evidence, plan=plan),
+        arms={name: mine for name, mine in arms.items() if name in metrics},
+        counters=counters,
+        sides=tuple(pairs.values()),
+        level=number,
+    )
+    own = fired(here, GENERATOR_LOOKS + LOAD_LOOKS)
+    gates = tuple(gate for gate in gates if not of_one_load(gate)) + own
+    compared = {
+        name: effects(both, metrics[baseline], metrics[name], about(gates, baseline, name), plan)
+        for name, both in pairs.items()
+    }
     sweep = evidence.plan.load.sweep
     knob = sweep.knob if sweep is not None else "concurrency"
     label = f"{value:g} in flight" if knob == "concurrency" else f"{value:g} requests/s"
-    return Level(number=number, knob=knob, value=value, label=label, metrics=metrics, effects=compared)
+    return Level(number=number, knob=knob, value=value, label=label, metrics=metrics, effects=compared, gates=own)
 
 
 def knee(found: tuple[Level, ...], target: str) -> Level | None:

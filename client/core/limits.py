@@ -37,6 +37,6 @@ QUEUE_SHARE = 0.05
 FEW_REQUESTS = 6
 """Below this no distribution-free interval of a median exists at 95 %."""
 SETTLED_EFFECT = 0.05
-"""How far the start of the measured series must lie from its rest, beside being significant, to count as not warmed up."""
+"""How far a beginning, a step, a drift or a bend must reach, beside being significant (`client.core.steady`), to count as not settled."""
 SETTLED_Z = 4.0
-"""Standard errors for the same: a series is looked at in many ways, and a false alarm costs trust."""
+"""Standard errors at which output lengths count as different: a run is looked at in many ways, and a false alarm costs trust."""

@@ -66,7 +66,7 @@ def measured_in(evidence: Evidence) -> Measured:
         energy=energies,
         image_tokens={name: tokens for name in names if (tokens := _prompt_tokens(evidence, name)) is not None},
         gates=_gpu_gates(evidence, gpus, energies),
-        gpu={name: _arm(summary) for name, summary in gpus.items() if summary.why is None},
+        gpu={name: _arm(summary, _strangers(evidence, name)) for name, summary in gpus.items() if summary.why is None},
         gpu_missing={
             name: why for name, summary in gpus.items() if (why := summary.why) not in (None, NO_SIDECAR) and why
         },
@@ -312,8 +312,40 @@ def _gpu_gates(
     return tuple(told)
 
 
-def _arm(gpu: GpuSummary) -> GpuArm:
+def _strangers(evidence: Evidence, name: str) -> tuple[str, ...]:
+    """Processes that used this target's GPU while it was measured and belong to no target.
+
+    Empty too where nobody can say: a process is only strange where those of the servers on this GPU can be told (by container, or by host
+    PID). Their mere number is looked at by `client.core.gpu.gpu_gates`.
+    """
+    gpu = by_target(evidence.gpu, name)
+    sharing = [target.name for target in evidence.plan.targets if by_target(evidence.gpu, target.name) is gpu]
+    windows = [w for w in evidence.windows if w.target == name and w.phase is Phase.MEASURE]
+    seen = {
+        (p.pid, p.container, p.name)
+        for sample in gpu.samples
+        if any(w.start_ns <= sample.mono_ns <= w.end_ns for w in windows)
+        for p in sample.processes or ()
+    }
+    owned = {owner: {who for who in seen if _belongs(evidence, owner, *who[:2])} for owner in sharing}
+    if not owned.get(name):
+        return ()
+    known = set().union(*owned.values())
+    others = sorted(seen - known, key=lambda who: who[0])
+    if any(not owned[owner] for owner in sharing) and len(others) <= len(sharing) - 1:
+        return ()  # they may well be the other servers of this run
+    return tuple(" ".join(filter(None, (title or "a process", f"(pid {pid})"))) for pid, _, title in others)
+
+
+def _belongs(evidence: Evidence, name: str, pid: int, container: str | None) -> bool:
+    server = evidence.servers.get(name)
+    own = None if server is None else server.container
+    return pid in _pids(evidence, name) or (own is not None and container is not None and own.startswith(container))
+
+
+def _arm(gpu: GpuSummary, strangers: tuple[str, ...]) -> GpuArm:
     return GpuArm(
+        strangers=strangers,
         sm_mhz=gpu.sm_mhz_median,
         slowed_share=max((share for name, share in gpu.reasons.items() if name in ABNORMAL), default=0.0),
         power_capped_share=gpu.reasons.get(POWER_CAP, 0.0),

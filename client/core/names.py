@@ -84,7 +84,9 @@ _OTHERS = [
 NAMES: dict[str, Name] = {name.short: name for name in _latency_names() + _OTHERS}
 BY_KEY: dict[str, Name] = {name.key: name for name in NAMES.values() if name.place == "metrics"}
 COMPARED: tuple[str, ...] = tuple(name.short for name in NAMES.values() if name.place == "metrics")
-"""What the analysis compares between arms from request records; `--primary` is one of these."""
+"""What the analysis compares between arms from request records."""
+PRIMARY: tuple[str, ...] = tuple(short for short in COMPARED if short != "error_rate")
+"""What may decide. A share of failures has gates of its own (`client.core.gates`), and no ratio where one arm has none."""
 TIME_LIKE: tuple[str, ...] = tuple(
     n.key for n in NAMES.values() if n.place == "metrics" and not n.short.startswith("tpot")
 )

@@ -1,15 +1,19 @@
-"""Two arms side by side: which requests are compared with which, the contrast of each metric, and the run's own A/A noise.
+"""Two arms side by side: which requests are compared with which, and the contrast of each metric.
 
 Interleaved: both arms saw each image once, in neighbouring blocks (A B B A ...): images pair the requests, drift cancels.
 Serial: A, then B, then A again. The mean of both As stands where B stood in time; what the As differ by beyond their own noise is drift,
 and as its course in between is unknown (but taken to be monotone), half of it is added to each side of the interval.
+
+A campaign shows each A one half of the pictures, and B all of them. So requests are paired by image all the same, each half of B with its
+A ("look"), and what the As differ by is read from the two looks: (A2 - B2) - (A1 - B1). With a drift g that only rises (or falls), the
+error of the pooled comparison is half of |(B1 - A1) - (A2 - B2)|, and neither bracket is negative: half of their sum bounds it.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,10 +21,10 @@ from client.core.bootstrap import Contrast, contrast
 from client.core.estimates import rate_of, rate_series, series_of
 from client.core.metrics import Arm, batch_rates, throughput_weights
 from client.core.names import QUANTILES
-from client.core.observed import AnySeries, Series
+from client.core.observed import AnySeries
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.stats import Floats, Interval, t_point
-from client.core.table import Mask
+from client.core.table import Codes, Mask
 
 LEAST_PAIRS = 0.9
 """Pairing by image is used where at least this share of either arm has a partner."""
@@ -34,25 +38,58 @@ class Sides:
     weights: tuple[float, ...]
     design: Design
     paired: bool
+    looks: tuple[Sides, ...] = ()
+    """Serial with the pictures divided between both As: the candidate's half against the first A, and against the second."""
 
     @property
     def second_a(self) -> bool:
-        return len(self.parts) == 3
+        return len(self.parts) == 3 or bool(self.looks)
+
+    @property
+    def looks_at_baseline(self) -> tuple[Arm, ...]:
+        """The baseline's requests of each of its stays."""
+        return tuple(look.parts[1] for look in self.looks) if self.looks else self.parts[1:]
 
     @property
     def requests_per_arm(self) -> int:
-        return min(len(part) for part in self.parts)
+        return min(len(self.parts[0]), sum(len(part) for part in self.parts[1:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Drifted(Contrast):
+    """With drift between two As inside its intervals: `allowance` on each side of the log. More requests do not take it away."""
+
+    allowance: float = 0.0
 
 
 def sides(baseline: Arm, candidate: Arm, design: Design) -> Sides:
-    parts: tuple[Arm, ...] = (candidate, baseline)
-    weights: tuple[float, ...] = (1.0, -1.0)
+    baseline, candidate = _once(baseline), _once(candidate)
+    pair = (candidate, baseline)
     if design is Design.SERIAL and len(candidate) and len(baseline):
         before = baseline.start_ns < candidate.start_ns.min()
         after = baseline.start_ns > candidate.start_ns.max()
         if before.sum() >= 2 and after.sum() >= 2:
-            parts, weights = (candidate, baseline.part(before), baseline.part(after)), (1.0, -0.5, -0.5)
-    return Sides(parts, weights, design, _share_images(parts))
+            return _around(candidate, baseline, (before, after))
+    return Sides(pair, (1.0, -1.0), design, _share_images(pair))
+
+
+def _around(candidate: Arm, baseline: Arm, when: tuple[Mask, Mask]) -> Sides:
+    first, second = (baseline.part(mask) for mask in when)
+    three, pair = (candidate, first, second), (candidate, baseline.part(when[0] | when[1]))
+    if _share_images(three) or not _share_images(pair):
+        return Sides(three, (1.0, -0.5, -0.5), Design.SERIAL, _share_images(three))
+    looks = tuple(
+        Sides((candidate.part(np.isin(candidate.image, part.image)), part), (1.0, -1.0), Design.SERIAL, True)
+        for part in (first, second)
+    )
+    return Sides(pair, (1.0, -1.0), Design.SERIAL, True, looks)
+
+
+def _once(part: Arm) -> Arm:
+    """Without failed tries of requests that were answered in the end (`--retry-safe`): each picture then stands there once."""
+    gone = part.counted & ~part.ok & ~part.censored
+    again = gone & np.isin(part.image, part.image[part.ok])
+    return part.part(~again) if again.any() else part
 
 
 def _share_images(parts: tuple[Arm, ...]) -> bool:
@@ -118,6 +155,8 @@ def latency_contrast(both: Sides, metric: str, stat: str, plan: RunPlan) -> Cont
     p = QUANTILES.get(stat)
     paired = both.paired and bool((_lengths(both, metric) >= 2).all())
     arms = aligned(both, metric) if paired else both.parts
+    if both.looks and metric != "itl":
+        arms = arms[0], _levelled(arms, both.looks[0].parts[1].image, metric)
     series = [series_of(part, metric, p) for part in arms]
     known: list[AnySeries] = [part for part in series if part is not None]
     if len(known) < len(series):
@@ -125,10 +164,11 @@ def latency_contrast(both: Sides, metric: str, stat: str, plan: RunPlan) -> Cont
     found = contrast(known, both.weights, paired, plan.confidence, _seed(plan, stat))
     if not both.second_a:
         return found
-    drift = contrast(known[1:], (-1.0, 1.0), paired, plan.confidence, _seed(plan, f"{stat} drift"))
-    return Contrast(
-        _with_drift(found.log, drift.log), _with_drift(found.difference, drift.difference), found.n, found.method
-    )
+    if both.looks:
+        drift = _between([latency_contrast(look, metric, stat, plan) for look in both.looks])
+    else:
+        drift = contrast(known[1:], (-1.0, 1.0), paired, plan.confidence, _seed(plan, f"{stat} drift"))
+    return _with_drift(found, drift)
 
 
 def _lengths(both: Sides, metric: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -140,11 +180,50 @@ def drift_allowance(drift: Interval) -> float:
     return max(0.0, abs(drift.value) - 0.75 * drift.half) / 2
 
 
-def _with_drift(found: Interval | None, drift: Interval | None) -> Interval | None:
-    if found is None or drift is None:
+def _levelled(arms: tuple[Arm, ...], first: Codes, metric: str) -> Arm:
+    """The baseline with both looks brought to one level: drift between them is added to the interval as what it is, and would otherwise
+    be taken for dependence of neighbours as well."""
+    values, early = arms[1].latency[metric], np.isin(arms[1].image, first)
+    scale = _level_of(arms[0].latency[metric], values, early)
+    return replace(arms[1], latency=arms[1].latency | {metric: values * scale})
+
+
+def _level_of(candidate: Floats, baseline: Floats, early: Mask) -> Floats:
+    """What each value of the baseline is multiplied by: brings the median log ratios of both looks together, as far as they differ by
+    more than two of their standard errors."""
+    known = np.isfinite(candidate) & np.isfinite(baseline) & (candidate > 0) & (baseline > 0)
+    if min((known & early).sum(), (known & ~early).sum()) < 2:
+        return np.ones(len(baseline))
+    looks = [np.log(candidate[mask] / baseline[mask]) for mask in (known & early, known & ~early)]
+    step = float(np.median(looks[0]) - np.median(looks[1]))
+    error = math.sqrt(math.pi / 2 * sum(float(look.var(ddof=1)) / len(look) for look in looks))  # of medians
+    beyond = math.copysign(max(0.0, abs(step) - 2 * error), step)
+    return np.exp(np.where(early, 0.5, -0.5) * beyond)
+
+
+def _with_drift(found: Contrast, drift: Contrast) -> Contrast:
+    if found.log is None or drift.log is None:
+        return Contrast(None, None, found.n, found.method)
+    allowance = drift_allowance(drift.log)
+    plain = None
+    if found.difference is not None and drift.difference is not None:
+        wider = drift_allowance(drift.difference)
+        plain = found.difference.shifted(-wider, wider)
+    return Drifted(found.log.shifted(-allowance, allowance), plain, found.n, found.method, allowance)
+
+
+def _between(looks: list[Contrast]) -> Contrast:
+    """What the baseline drifted by from the first look to the second, the candidate's own halves taken out."""
+    first, second = looks
+    return Contrast(_gap_of(first.log, second.log), _gap_of(first.difference, second.difference), first.n, first.method)
+
+
+def _gap_of(first: Interval | None, second: Interval | None) -> Interval | None:
+    """First minus second, of independent intervals."""
+    if first is None or second is None:
         return None
-    allowance = drift_allowance(drift)
-    return found.shifted(-allowance, allowance)
+    gap, half = first.value - second.value, math.hypot(first.half, second.half)
+    return Interval(gap, gap - half, gap + half)
 
 
 def rate_contrast(both: Sides, name: str, plan: RunPlan) -> Contrast:
@@ -153,7 +232,7 @@ def rate_contrast(both: Sides, name: str, plan: RunPlan) -> Contrast:
     In a closed loop the spread comes from the requests: with c in flight, throughput is c / (mean time in the system) (Little 1961), so
     it is as certain as that mean. In an open loop it comes from Student's t over blocks.
     """
-    values = [_window_rate(part, name, plan) for part in both.parts]
+    values = [window_rate(part, name, plan) for part in both.parts]
     if any(value is None or value <= 0 for value in values):
         return Contrast(None, None, 0, "none")
     rates = np.array([value for value in values if value is not None])
@@ -164,22 +243,32 @@ def rate_contrast(both: Sides, name: str, plan: RunPlan) -> Contrast:
     log = found.log.shifted(point - found.log.value, point - found.log.value)
     base = float(rates[0]) / math.exp(point)
     plain = Interval(*(base * math.expm1(value) for value in (point, log.low, log.high)))
-    return Contrast(Interval(point, log.low, log.high), plain, found.n, found.method)
+    whole = Interval(point, log.low, log.high)
+    return replace(found, log=whole, difference=plain)
 
 
-def _window_rate(part: Arm, name: str, plan: RunPlan) -> float | None:
+def window_rate(part: Arm, name: str, plan: RunPlan) -> float | None:
+    """Per second; None where it cannot be told."""
     weights = throughput_weights(part, plan.slos).get(name)
     return None if weights is None else rate_of(part, weights, plan)
 
 
 def _closed_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
     arms = reordered_all(both, [part.end_ns > part.start_ns for part in both.parts]) if both.paired else both.parts
-    series: list[AnySeries] = [rate_series(part, throughput_weights(part, plan.slos)[name]) for part in arms]
+    shares = [rate_series(part, throughput_weights(part, plan.slos)[name]) for part in arms]
+    if both.looks:
+        early = np.isin(arms[1].image, both.looks[0].parts[1].image)
+        scale = _level_of(shares[0].below, shares[1].below, early)
+        shares[1] = replace(shares[1], below=shares[1].below * scale)
+    series: list[AnySeries] = list(shares)
     found = contrast(series, both.weights, both.paired, plan.confidence, _seed(plan, "rate"))
     if not both.second_a:
         return found
-    drift = contrast(series[1:], (-1.0, 1.0), both.paired, plan.confidence, _seed(plan, "rate drift"))
-    return Contrast(_with_drift(found.log, drift.log), None, found.n, found.method)
+    if both.looks:
+        drift = _between([_closed_rate(look, name, plan) for look in both.looks])
+    else:
+        drift = contrast(series[1:], (-1.0, 1.0), both.paired, plan.confidence, _seed(plan, "rate drift"))
+    return _with_drift(found, drift)
 
 
 def _block_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
@@ -198,125 +287,17 @@ def _block_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
         each = [w * w * float(part.var(ddof=1)) / len(part) for w, part in zip(both.weights, logs, strict=True)]
         variance, freedom = sum(each), _welch(each, [len(part) for part in logs])
     half = t_point(plan.confidence, freedom) * math.sqrt(variance)
-    log: Interval | None = Interval(point, point - half, point + half)
-    if both.second_a:
-        noise = t_point(plan.confidence, freedom) * math.sqrt(sum(float(p.var(ddof=1)) / len(p) for p in logs[1:]))
-        gap = float(logs[2].mean() - logs[1].mean())
-        log = _with_drift(log, Interval(gap, gap - noise, gap + noise))
-    return Contrast(log, None, n, "Student's t over blocks")
+    found = Contrast(Interval(point, point - half, point + half), None, n, "Student's t over blocks")
+    if not both.second_a:
+        return found
+    if both.looks:
+        return _with_drift(found, _between([_block_rate(look, name, plan) for look in both.looks]))
+    noise = t_point(plan.confidence, freedom) * math.sqrt(sum(float(p.var(ddof=1)) / len(p) for p in logs[1:]))
+    gap = float(logs[2].mean() - logs[1].mean())
+    return _with_drift(found, Contrast(Interval(gap, gap - noise, gap + noise), None, n, found.method))
 
 
 def _welch(variances: list[float], sizes: list[int]) -> float:
     """Welch-Satterthwaite degrees of freedom."""
     below = sum(v * v / (n - 1) for v, n in zip(variances, sizes, strict=True))
     return sum(variances) ** 2 / below if below > 0 else float(sum(sizes) - len(sizes))
-
-
-def noise_floor(both: Sides, metric: str, stat: str) -> float | None:
-    """What the same server differs from itself by in this run, as a ratio minus 1; None when it could not be made.
-
-    Serial: the second A against the first. Else: blocks of one arm against its other blocks, split so that linear drift cancels
-    (+ - - + as in ABBA), the larger of both arms, scaled from half an arm to a whole one. What images differ by is taken out by the other
-    arm's time for the same image (a control variate), as it does not enter the paired comparison either.
-    """
-    p = QUANTILES.get(stat)
-    if both.second_a:
-        first, second = (series_of(part, metric, p) for part in both.parts[1:])
-        return None if first is None or second is None else _gap(first.value(), second.value(), 1.0)
-    if metric == "itl":
-        return _largest([_pace_gap(part, p) for part in both.parts])
-    arms = aligned(both, metric) if both.paired else both.parts
-    gaps = []
-    for part, other in _with_partner(arms, both.paired):
-        split = _split(part, part.latency[metric], None if other is None else other.latency[metric])
-        if split is not None:
-            halves = [Series(split.values[split.side == sign], p).value() for sign in (1, -1)]
-            gaps.append(_gap(halves[0], halves[1], math.sqrt(0.5)))
-    return _largest(gaps)
-
-
-def _pace_gap(part: Arm, p: float | None) -> float | None:
-    """The same of the gaps between chunks. They hardly depend on the picture: no control variate."""
-    blocks = np.unique(part.block)
-    if len(blocks) < 2 or not len(part.gaps):
-        return None
-    side = _signs(len(blocks))[np.searchsorted(blocks, part.block)][part.gap_owner]
-    halves = [part.gaps[side == sign] for sign in (1, -1)]
-    if not all(map(len, halves)):
-        return None
-    return _gap(Series(halves[0], p).value(), Series(halves[1], p).value(), math.sqrt(0.5))
-
-
-def rate_floor(both: Sides, name: str, plan: RunPlan) -> float | None:
-    """The same of a throughput: in a closed loop from what each request added over the time it took, in an open one from blocks."""
-    if both.second_a:
-        first, second = (_window_rate(part, name, plan) for part in both.parts[1:])
-        return None if first is None or second is None else _gap(first, second, 1.0)
-    if plan.load.arrival is not Arrival.CLOSED:
-        return _largest([_block_gap(part, throughput_weights(part, plan.slos)[name]) for part in both.parts])
-    arms = reordered_all(both, [part.end_ns > part.start_ns for part in both.parts]) if both.paired else both.parts
-    gaps = []
-    for part, other in _with_partner(arms, both.paired):
-        split = _split(part, _seconds(part), None if other is None else _seconds(other))
-        if split is not None:
-            added = throughput_weights(part, plan.slos)[name][split.kept]
-            halves = [float(added[split.side == k].sum() / split.values[split.side == k].sum()) for k in (1, -1)]
-            gaps.append(_gap(halves[0], halves[1], math.sqrt(0.5)))
-    return _largest(gaps)
-
-
-def _with_partner(arms: tuple[Arm, ...], paired: bool) -> list[tuple[Arm, Arm | None]]:
-    return [(part, arms[1 - place] if paired else None) for place, part in enumerate(arms)]
-
-
-def _seconds(part: Arm) -> Floats:
-    return np.asarray((part.end_ns - part.start_ns) / 1e9, np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class _Halves:
-    """`side` is +1 or -1 for each of `values`; `kept` says which rows of the arm they are."""
-
-    kept: Mask
-    values: Floats
-    side: np.ndarray[tuple[int], np.dtype[np.int64]]
-
-
-def _split(part: Arm, values: Floats, other: Floats | None) -> _Halves | None:
-    blocks = np.unique(part.block)
-    if len(blocks) < 2:
-        return None
-    kept = np.isfinite(values) & (values > 0)
-    if other is not None:
-        kept &= np.isfinite(other) & (other > 0)
-    logs = np.log(values[kept])
-    if other is not None and kept.sum() > 3:
-        control = np.log(other[kept])
-        spread = float(control.var())
-        slope = float(np.cov(logs, control, bias=True)[0, 1]) / spread if spread > 0 else 0.0
-        logs = logs - min(max(slope, 0.0), 1.0) * (control - control.mean())
-    side = _signs(len(blocks))[np.searchsorted(blocks, part.block[kept])]
-    return _Halves(kept, np.exp(logs), side) if min((side > 0).sum(), (side < 0).sum()) >= 2 else None
-
-
-def _signs(blocks: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.array([1 if k % 4 in (0, 3) else -1 for k in range(blocks)])
-
-
-def _block_gap(part: Arm, weights: Floats) -> float | None:
-    sums, seconds = batch_rates(part, weights)
-    if len(sums) < 2:
-        return None
-    side = _signs(len(sums))
-    halves = [float(sums[side == k].sum() / seconds[side == k].sum()) for k in (1, -1)]
-    return _gap(halves[0], halves[1], math.sqrt(0.5))
-
-
-def _largest(gaps: list[float | None]) -> float | None:
-    return max((gap for gap in gaps if gap is not None), default=None)
-
-
-def _gap(first: float, second: float, scale: float) -> float | None:
-    if not (math.isfinite(first) and math.isfinite(second) and first > 0 and second > 0):
-        return None
-    return math.expm1(abs(math.log(second / first)) * scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from client.core.findings import Estimate, Word
@@ -13,6 +14,11 @@ def percent(ratio: float) -> str:
     value = (ratio - 1) * 100
     sign = "−" if round(value, 1) < 0 else "+" if round(value, 1) > 0 else "±"
     return f"{sign}{abs(value):,.1f} %"
+
+
+def share(value: float) -> str:
+    """0.03 -> `3%`, 0.005 -> `0.5%`."""
+    return f"{value * 100:.3g}%"
 
 
 def number(estimate: Estimate) -> str:
@@ -39,6 +45,8 @@ class Told:
     needs: int | None
     min_effect: float
     primary: bool
+    drift: float = 0.0
+    """Inside each side of the interval, as a log: what the baseline drifted between its two runs."""
 
     @property
     def interval(self) -> str:
@@ -65,7 +73,7 @@ def effect_sentence(word: Word, told: Told) -> str:
 
 
 def _equivalent(told: Told) -> str:
-    return f"equivalent: {told.interval} lies inside ±{told.min_effect:.0%}, the smallest effect worth having"
+    return f"equivalent: {told.interval} lies inside ±{share(told.min_effect)}, the smallest effect worth having"
 
 
 def _no_difference(told: Told) -> str:
@@ -75,16 +83,21 @@ def _no_difference(told: Told) -> str:
         return f"no difference shown: {told.interval}, {noise}"
     low, high = told.ratio.low or 0.0, told.ratio.high or 0.0
     if low > 1 or high < 1:
-        return f"no difference worth having shown: {told.interval}, its middle is within ±{told.min_effect:.0%}"
-    return f"no difference shown: {told.interval} holds zero, and its middle is within ±{told.min_effect:.0%}"
+        return f"no difference worth having shown: {told.interval}, its middle is within ±{share(told.min_effect)}"
+    return f"no difference shown: {told.interval} holds zero, and its middle is within ±{share(told.min_effect)}"
 
 
 def _inconclusive(told: Told) -> str:
-    more = f"; about {told.needs:,} requests per arm would probably settle it" if told.needs else ""
-    return f"inconclusive: {told.interval} does not settle whether it is more than ±{told.min_effect:.0%}{more}"
+    if told.needs:
+        more = f"; about {told.needs:,} requests per arm would probably settle it"
+    elif told.drift:
+        more = f"; the baseline drifted between its two runs (±{math.expm1(told.drift):.1%} of this), which more requests do not narrow: measure a live pair (--design interleaved) or a steadier machine"
+    else:
+        more = "; no number of requests up to a million would settle it here"
+    return f"inconclusive: {told.interval} does not settle whether it is more than ±{share(told.min_effect)}{more}"
 
 
 def _directed(word: Word, told: Told) -> str:
     ends = [abs(end - 1) for end in (told.ratio.low, told.ratio.high) if end is not None]
-    small = f", perhaps by less than the {told.min_effect:.0%} worth having" if min(ends) < told.min_effect else ""
+    small = f", perhaps by less than the {share(told.min_effect)} worth having" if min(ends) < told.min_effect else ""
     return f"{told.who[1]} is {word} than {told.who[0]}: {told.interval}{small}"

@@ -1,7 +1,8 @@
 """The recommendation: a table of rules over what was found, read from the top; the first that fits decides.
 
 `quality` and `primary` are the candidate's: better, same, worse or unknown. `gain` and `loss` say whether any of the other facts
-(time to first token, time per token, throughput, KV capacity, cost, energy) is better or worse beyond the smallest effect worth having; better answers are a gain too.
+(latency and its tail, time to first token, time per token, throughput, KV capacity, cost, energy) is better or worse beyond the smallest effect
+worth having; better answers are a gain too. What is not settled is neither, and is named.
 """
 
 from __future__ import annotations
@@ -30,19 +31,26 @@ class Rule:
 RULES: tuple[Rule, ...] = (
     Rule((WORSE,), ANY, EITHER, EITHER, Action.KEEP, "its answers are worse by more than the margin"),
     Rule(ANY, (UNKNOWN,), NO, NO, Action.NONE, "the primary metric is not settled"),
-    Rule(ANY, (WORSE,), NO, EITHER, Action.KEEP, "it is slower where it was asked to be faster, and nothing else is gained"),
+    Rule(ANY, (WORSE,), NO, EITHER, Action.KEEP, "it is worse on the metric that decides, and nothing else is gained"),
     Rule(ANY, (SAME,), NO, EITHER, Action.KEEP, "nothing worth having is gained"),
     Rule(ANY, (UNKNOWN,), NO, YES, Action.KEEP, "no gain is shown, and a loss is"),
-    Rule((UNKNOWN,), (BETTER,), EITHER, EITHER, Action.DEPENDS, "it is faster, but its accuracy was not shown to hold"),
+    Rule((UNKNOWN,), (BETTER,), EITHER, EITHER, Action.DEPENDS, "it is better on the metric that decides, but its accuracy was not shown to hold"),
     Rule((UNKNOWN,), ANY, EITHER, EITHER, Action.DEPENDS, "something is gained, but its accuracy was not shown to hold"),
-    Rule(NOT_WORSE, (BETTER,), EITHER, NO, Action.USE, "it is faster where it was asked to be, and its answers hold"),
-    Rule(NOT_WORSE, (SAME,), YES, NO, Action.USE, "it costs no latency, its answers hold, and something is gained"),
+    Rule(NOT_WORSE, (BETTER,), EITHER, NO, Action.USE, "it is better on the metric that decides, and its answers hold"),
+    Rule(NOT_WORSE, (SAME,), YES, NO, Action.USE, "it loses nothing on the metric that decides, its answers hold, and something is gained"),
     Rule(NOT_WORSE, (UNKNOWN,), YES, NO, Action.DEPENDS, "something is gained, but the primary metric is not settled"),
     Rule(NOT_WORSE, ANY, EITHER, EITHER, Action.DEPENDS, "it wins on some counts and loses on others"),
 )  # fmt: skip
 
 FACTS = (
+    "e2e_p50",
+    "response_p50",
+    "e2e_p95",
+    "e2e_p99",
+    "response_p95",
+    "response_p99",
     "ttft_p50",
+    "ttft_p95",
     "tpot_p50",
     "requests_per_s",
     "output_tokens_per_s",
@@ -52,11 +60,10 @@ FACTS = (
     "joules_per_request",
 )
 """The other facts, in the order in which reasons are told."""
-PARTS = ("ttft_p50", "tpot_p50")
+PARTS = ("ttft_p50", "ttft_p95", "tpot_p50")
 """What end-to-end latency is made of. Where the whole is the primary metric and is better, a part that is worse is told, not decided by:
 its loss is in the whole already."""
 COMPARED_ONLY = ("ttft_p50", "tpot_p50", "requests_per_s", "output_tokens_per_s")
-_EXPECTED = (*FACTS, "mean_iou")
 
 
 def side_of(effect: Effect | None) -> str:
@@ -98,7 +105,7 @@ def recommend(
     rule = next(r for r in RULES if quality in r.quality and main in r.primary and gain in r.gain and loss in r.loss)
     return Recommendation(
         action=rule.action,
-        sentence=_sentence(rule, new, old, everything),
+        sentence=_sentence(rule, new, old, everything, ", ".join(NAMES[name].words for name in _unsettled(facts))),
         load=load,
         reasons=_reasons(comparison, primary, facts, sides),
         would_change=tuple(_would_change(rule, comparison, primary, quality, main, everything)),
@@ -107,36 +114,49 @@ def recommend(
 
 
 def _listed(sides: dict[str, str], side: str) -> str:
-    return ", ".join(NAMES[name].words for name, found in sides.items() if found == side)
+    """Names of one side; a tail only where the median of the same metric is not among them already."""
+    names = [name for name, found in sides.items() if found == side]
+    shown = [name for name in names if not _is_tail(name) or f"{name.rpartition('_')[0]}_p50" not in names]
+    return ", ".join(NAMES[name].words for name in shown)
 
 
-def _sentence(rule: Rule, new: str, old: str, sides: dict[str, str]) -> str:
+def _is_tail(name: str) -> bool:
+    return name.endswith(("_p95", "_p99"))
+
+
+def _sentence(rule: Rule, new: str, old: str, sides: dict[str, str], open_: str) -> str:
+    gains, losses = _listed(sides, BETTER), _listed(sides, WORSE)
     if rule.action is Action.USE:
-        losses = _listed(sides, WORSE)
         rest = (
             f"; worse is only {losses}, which that latency contains already"
             if losses
             else "; nothing else is shown to be worse"
         )
-        return f"Use {new}: {rule.because}{rest}."
+        gained = f" (better: {gains})" if SAME in rule.primary else ""
+        return f"Use {new}: {rule.because}{gained}{rest}{f'; not settled: {open_}' if open_ else ''}."
     if rule.action is Action.KEEP:
         return f"Keep {old}: {new} is not worth it, {rule.because}."
     if rule.action is Action.NONE:
         return f"No recommendation: {rule.because}."
-    gains, losses = _listed(sides, BETTER), _listed(sides, WORSE)
     told = "; ".join(
         part for part in (f"better: {gains}" if gains else "", f"worse: {losses}" if losses else "") if part
     )
     return f"It depends: {new} against {old}, {rule.because}{f' ({told})' if told else ''}."
 
 
+def _unsettled(facts: dict[str, Effect]) -> dict[str, Effect]:
+    """Measured, but without an answer: inconclusive, or spoiled."""
+    return {name: e for name, e in facts.items() if e.word in (Word.INCONCLUSIVE, Word.INVALID)}
+
+
 def _reasons(comparison: Comparison, primary: str, facts: dict[str, Effect], sides: dict[str, str]) -> tuple[str, ...]:
-    """Accuracy, the primary metric, then gains and losses, then what made no difference."""
-    found = [comparison.parity.sentence] if comparison.parity.sentence else []
+    """Accuracy, the primary metric, then gains and losses, then what made no difference, then what is not settled."""
+    found = [comparison.parity.sentence or "Accuracy: not measured."]
     if primary in comparison.effects:
         found.append(comparison.effects[primary].sentence)
     for side in (BETTER, WORSE, SAME):
         found += [facts[name].sentence for name in facts if sides[name] == side]
+    found += [effect.sentence for effect in _unsettled(facts).values()]
     return tuple(found)
 
 
@@ -158,12 +178,7 @@ def _would_change(
             "A quantisation that keeps accuracy within the margin (leave the vision tower out, per-channel scales)."
         )
     if main == UNKNOWN and effect is not None:
-        more = (
-            f"about {effect.needs_requests:,} requests per arm"
-            if effect.needs_requests
-            else "a steadier machine or a smaller question"
-        )
-        found.append(f"An answer on {NAMES[primary].words}: {more}.")
+        found.append(f"An answer on {NAMES[primary].words}: {_what_answers(effect)}.")
     if rule.action is Action.DEPENDS and WORSE in sides.values():
         found.append(
             f"What matters more to you: {_listed(sides, BETTER) or 'the rest'} (better), or {_listed(sides, WORSE)} (worse)."
@@ -177,17 +192,21 @@ def _would_change(
     return found
 
 
+def _what_answers(effect: Effect) -> str:
+    """What it would take to settle an effect."""
+    if effect.needs_requests:
+        return f"about {effect.needs_requests:,} requests per arm"
+    note = effect.baseline.note or effect.candidate.note
+    if effect.word is Word.NOT_MEASURED and note is not None:
+        return note
+    return "a steadier machine or a smaller question"
+
+
 def missing_facts(comparison: Comparison) -> tuple[str, ...]:
-    """Facts that a decision would want and this run did not measure."""
-    absent = []
-    for name in _EXPECTED:
-        effect = comparison.effects.get(name)
-        known = (
-            comparison.parity.word is not Word.NOT_MEASURED
-            if name == "mean_iou"
-            else effect is not None and effect.word is not Word.NOT_MEASURED
-        )
-        # Energy, cost, capacity and accuracy are told target by target (client.core.analysis.unknown_of).
-        if not known and name in COMPARED_ONLY:
-            absent.append(NAMES[name].words)
-    return tuple(absent)
+    """Facts that a decision would want and this run did not measure.
+
+    Energy, cost, capacity and accuracy are told target by target (client.core.analysis.unknown_of).
+    """
+    effects = comparison.effects
+    absent = [name for name in COMPARED_ONLY if name not in effects or effects[name].word is Word.NOT_MEASURED]
+    return tuple(NAMES[name].words for name in absent)

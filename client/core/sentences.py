@@ -6,6 +6,7 @@ from client.core.blocks import levels_of
 from client.core.findings import Action, Findings, TargetFindings
 from client.core.names import NAMES
 from client.core.plan import Arrival, LoadProfile, RunPlan
+from client.core.recommend import BETTER, WORSE, quality_of, side_of
 
 
 def question(plan: RunPlan) -> str:
@@ -105,6 +106,10 @@ def headline(findings: Findings) -> str:
     told = effect.sentence if effect is not None else f"{NAMES[findings.primary].words}: not measured."
     if advice.action is Action.DEPENDS:
         return mark + _depends(findings, told)
+    if (advice.action is Action.USE and side_of(effect) != BETTER) or quality_of(comparison) == WORSE:
+        # What decided is not the primary metric: it comes first.
+        _, _, why = advice.sentence.partition(": ")
+        return f"{mark}{lead} ({findings.load}): {why} {told[:1].upper()}{told[1:]}"
     return f"{mark}{lead} ({findings.load}): {told}"
 
 

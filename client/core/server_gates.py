@@ -113,6 +113,25 @@ def versions(seen: Seen) -> Iterator[Gate]:
         )
 
 
+def models(seen: Seen) -> Iterator[Gate]:
+    """An FP8 checkpoint has a name of its own, so that another name alone spoils nothing; a person has to know."""
+    known: dict[str, str] = {}
+    for target in seen.plan.targets:
+        server = seen.evidence.servers.get(target.name)
+        served = server.served_models[0] if server is not None and len(server.served_models) == 1 else None
+        name = target.model or served
+        if name:
+            known[target.name] = name
+    if len(set(known.values())) > 1:
+        told = ", ".join(f"{target} {name}" for target, name in known.items())
+        yield flag(
+            "other_model",
+            f"The servers name different models ({told}): if they are not one model in two precisions, that is what was compared.",
+            "Make sure that one is the other's checkpoint, or give both the same --served-model-name.",
+            tuple(known),
+        )
+
+
 def engine_arguments(seen: Seen) -> Iterator[Gate]:
     targets = [target for target in seen.plan.targets if target.name in seen.arms]
     for a, b in pairwise(targets):
@@ -230,6 +249,6 @@ def endpoint_limits(seen: Seen) -> Iterator[Gate]:
 
 
 SERVER_LOOKS: tuple[Look, ...] = (
-    restarted, versions, engine_arguments, cache_hits, slowed_gpu, unequal_clocks, strangers, preempted, queueing, unread_counters,
+    restarted, versions, models, engine_arguments, cache_hits, slowed_gpu, unequal_clocks, strangers, preempted, queueing, unread_counters,
     workers_changed, endpoint_limits,
 )  # fmt: skip

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from client.core.bootstrap import Contrast, z_of
 from client.core.findings import Effect, Estimate, Gate, Severity, Word
 from client.core.names import COMPARED, NAMES, STATISTICS, Better, Name
-from client.core.pairing import Sides, latency_contrast, noise_floor, rate_contrast, rate_floor
+from client.core.noise import noise_floor, rate_floor
+from client.core.pairing import Drifted, Sides, latency_contrast, rate_contrast
 from client.core.phrases import Told, effect_sentence
 from client.core.plan import Arrival, RunPlan
 from client.core.stats import Interval, holm, least_n, two_sided_p
@@ -39,6 +40,11 @@ class Judged:
     found: Contrast
     floor: float | None
     p: float | None
+
+    @property
+    def drift(self) -> float:
+        """How much of each side of the interval is drift between two runs of the baseline, as a log."""
+        return self.found.allowance if isinstance(self.found, Drifted) else 0.0
 
 
 def judge(both: Sides, short: str, plan: RunPlan) -> Judged:
@@ -71,11 +77,16 @@ def direction(log_value: float, name: Name) -> Word:
     return Word.HIGHER if log_value > 0 else Word.LOWER
 
 
-def requests_needed(log: Interval, min_effect: float, n: int) -> int | None:
-    """Requests for each arm after which the interval would probably leave out 1, or lie inside ± min_effect; None beyond a million."""
+def requests_needed(log: Interval, min_effect: float, n: int, drift: float = 0.0) -> int | None:
+    """Requests for each arm after which the interval would probably leave out 1, or lie inside ± min_effect.
+
+    None beyond a million, and where `drift` alone (that part of the half width which no number of requests narrows) keeps it open.
+    """
     size, edge = abs(log.value), math.log1p(min_effect)
-    wanted = max(size if size > edge else edge - size, edge / 4)
-    needed = math.ceil(n * ENOUGH_POWER * (log.half / wanted) ** 2)
+    wanted = max(size if size > edge else edge - size, edge / 4) - drift
+    if wanted <= 0:
+        return None
+    needed = math.ceil(n * ENOUGH_POWER * ((log.half - drift) / wanted) ** 2)
     return max(needed, n + 1) if needed <= MOST_REQUESTS else None
 
 
@@ -91,7 +102,7 @@ def effects(
     for short in wanted:
         a, b = baseline.get(NAMES[short].key), candidate.get(NAMES[short].key)
         if a is not None and b is not None:
-            known = a.value is not None and b.value is not None
+            known = a.value is not None and b.value is not None and short != "error_rate"
             judged[short] = judge(both, short, plan) if known else None
     adjusted = holm(
         {short: j.p for short, j in judged.items() if j is not None and j.p is not None and short != plan.primary}
@@ -112,7 +123,11 @@ def _told_elsewhere(short: str, plan: RunPlan) -> bool:
 
 
 def spoils(gate: Gate, short: str) -> bool:
-    return gate.severity is Severity.INVALID and (not gate.metrics or short in gate.metrics)
+    """Cost and energy of a request follow from how many are finished in a second."""
+    if gate.severity is not Severity.INVALID:
+        return False
+    follows = NAMES[short].place in ("cost", "energy") and "requests_per_s" in gate.metrics
+    return not gate.metrics or short in gate.metrics or follows
 
 
 def _told(short: str, both: Sides, plan: RunPlan) -> Told:
@@ -134,7 +149,9 @@ def _word(judged: Judged | None, adjusted: float | None, plan: RunPlan, both: Si
     uncorrected = adjusted is not None and adjusted > 1 - plan.confidence
     if few or (uncorrected and word not in (Word.EQUIVALENT, Word.NO_DIFFERENCE)):
         word = Word.INCONCLUSIVE
-    return word, requests_needed(log, plan.min_effect, both.requests_per_arm) if word is Word.INCONCLUSIVE else None
+    if word is not Word.INCONCLUSIVE:
+        return word, None
+    return word, requests_needed(log, plan.min_effect, both.requests_per_arm, judged.drift)
 
 
 def _effect(
@@ -147,7 +164,8 @@ def _effect(
         if plain is not None:
             difference = Estimate(value=plain.value, low=plain.low, high=plain.high, n=n, unit=told.name.unit)
     floor = judged.floor if judged is not None else None
-    whole = Told(told.name, told.who, *arms, ratio, floor, needs, told.min_effect, told.primary)
+    drift = judged.drift if judged is not None else 0.0
+    whole = Told(told.name, told.who, *arms, ratio, floor, needs, told.min_effect, told.primary, drift)
     return Effect(
         metric=told.name.short, baseline=arms[0], candidate=arms[1], ratio=ratio, difference=difference, word=word,
         sentence=effect_sentence(word, whole), noise_floor=floor, needs_requests=needs, primary=told.primary,

@@ -10,6 +10,7 @@ import msgspec
 
 from client.core.findings import Findings, Severity, TargetFindings
 from client.core.names import NAMES
+from client.core.phrases import share
 from client.core.series import Series
 from client.reports.accuracy import accuracy_notes, accuracy_rows
 from client.reports.charts import Chart, charts
@@ -115,7 +116,7 @@ def _results(findings: Findings) -> str:
     found = table(head, rows, label="Results", numbers=range(1, 1 + of), unbroken=range(1 + of, len(head)), markup=True)
     note = f"Brackets hold {findings.confidence:.0%} intervals."
     if findings.comparisons:
-        note += f" Decided by the {safe(NAMES[findings.primary].words)}, named before the run; the smallest effect worth having is {findings.min_effect:.0%}."
+        note += f" Decided by the {safe(NAMES[findings.primary].words)}, named before the run; the smallest effect worth having is {share(findings.min_effect)}."
     if lacking := unsupported(findings):
         note += f" {safe(lacking)}."
     return f'<section id="results">\n{found}\n<p class="note">{note}</p>\n</section>'
@@ -246,7 +247,9 @@ FACTS: tuple[tuple[str, Callable[[TargetFindings], str]], ...] = (
 
 
 def _settled(target: TargetFindings) -> str:
-    return "never" if target.warm_up_end is None else f"{target.warm_up_end:,} requests"
+    if target.warm_up_end is None:
+        return target.warm_up_note or "never"
+    return f"{target.warm_up_end:,} requests" if target.warm_up_end else "at once"
 
 
 def _footer(findings: Findings) -> str:

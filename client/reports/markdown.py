@@ -8,6 +8,7 @@ import msgspec
 from tabulate import tabulate
 
 from client.core.findings import Findings, Severity
+from client.core.phrases import share
 from client.reports.accuracy import accuracy_notes, accuracy_rows
 from client.reports.format import estimate
 from client.reports.tables import headers, kernel_lines, level_rows, main_rows, memory_rows, unsupported
@@ -82,7 +83,7 @@ def _table(findings: Findings) -> str:
         rows, headers=head, tablefmt="pipe", disable_numparse=True, colalign=["left", *["right"] * (len(head) - 1)]
     )
     note = f"Brackets hold {findings.confidence:.0%} intervals. Primary metric, named before the run: `{findings.primary}`. "
-    note += f"Smallest effect worth having: {findings.min_effect:.0%}."
+    note += f"Smallest effect worth having: {share(findings.min_effect)}."
     if lacking := unsupported(findings):
         note += f" {lacking}."
     return f"{title}\n\n{table}\n\n{note}"

@@ -8,6 +8,7 @@ import textwrap
 from tabulate import tabulate
 
 from client.core.findings import Findings, Gate, Severity
+from client.core.phrases import share
 from client.reports.accuracy import frame_warnings
 from client.reports.tables import Row, headers, level_rows, main_rows, unsupported
 
@@ -81,7 +82,7 @@ def _table(findings: Findings, page: _Page) -> str:
     table = page.table(main_rows(findings), head, align)
     note = f"[…] {findings.confidence:.0%} interval"
     if findings.comparisons:
-        note += f" · decided by {findings.primary} · smallest effect worth having {findings.min_effect:.0%}"
+        note += f" · decided by {findings.primary} · smallest effect worth having {share(findings.min_effect)}"
     if findings.simulated:
         note += " · SIMULATED"
     notes = [page.wrap(note)]

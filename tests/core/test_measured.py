@@ -9,6 +9,7 @@ import made
 import msgspec
 import pytest
 
+from client.core.analysis import analyse
 from client.core.evidence import Evidence, GpuEvidence
 from client.core.findings import Word
 from client.core.measured import measured_in
@@ -122,3 +123,43 @@ def test_pictures_without_known_boxes_still_tell_how_alike_the_answers_are() -> 
     assert parity.word is Word.NOT_MEASURED
     assert parity.same_text.value == 1.0
     assert parity.top1_agreement.value == pytest.approx(2 / 3)
+
+
+OWNED = {"bf16": "a" * 64, "fp8": "b" * 64}
+
+
+def on_the_gpu(*processes: GpuProcess, containers: dict[str, str] = OWNED) -> Evidence:
+    """A live pair on one GPU, with these processes on it throughout."""
+    evidence = seen(both=False)
+    samples = tuple(msgspec.structs.replace(s, processes=processes) for s in evidence.gpu[0].samples)
+    servers = {n: msgspec.structs.replace(s, container=containers.get(n)) for n, s in evidence.servers.items()}
+    return msgspec.structs.replace(
+        evidence, gpu=(msgspec.structs.replace(evidence.gpu[0], samples=samples),), servers=servers
+    )
+
+
+PAIR = (GpuProcess(pid=71, used_bytes=GIB, container="a" * 12), GpuProcess(pid=82, used_bytes=GIB, container="b" * 12))
+STRANGER = GpuProcess(pid=99, used_bytes=GIB, name="python train.py")
+
+
+def test_a_stranger_on_the_gpu_makes_the_run_invalid() -> None:
+    """The gate was there, and nothing ever told it of a process."""
+    evidence = on_the_gpu(*PAIR, STRANGER)
+    findings = analyse(evidence, measured_in(evidence))
+    gate = next(gate for gate in findings.gates if gate.code == "other_process")
+    assert "python train.py (pid 99)" in gate.fact
+    assert not findings.valid
+
+
+@pytest.mark.parametrize(
+    ("processes", "containers"),
+    [
+        (PAIR, OWNED),
+        ((*PAIR[:1], STRANGER), {"bf16": OWNED["bf16"]}),  # fp8 may be that process: nobody can tell
+        ((STRANGER, GpuProcess(pid=98), GpuProcess(pid=97)), {}),  # no process is told from another
+        ((), OWNED),
+    ],
+)
+def test_who_cannot_be_told_is_no_stranger(processes: tuple[GpuProcess, ...], containers: dict[str, str]) -> None:
+    found = measured_in(on_the_gpu(*processes, containers=containers)).gpu
+    assert [arm.strangers for arm in found.values()] == [(), ()]

@@ -9,21 +9,25 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.worlds import World, campaign, naive_interval, plan
+from benchmarks.worlds import World, campaign, naive_interval, plan, slots
 from client.core.analysis import analyse
+from client.core.blocks import block_plan
 from client.core.bootstrap import contrast
 from client.core.findings import Action, Effect, Estimate, Level, Recommendation, Word
 from client.core.levels import over_levels
 from client.core.metrics import arm
+from client.core.noise import noise_floor, rate_floor
 from client.core.observed import Series
-from client.core.pairing import Sides, latency_contrast, noise_floor, rate_floor, sides
-from client.core.plan import Arrival, Design, Timeouts
+from client.core.pairing import Drifted, Sides, latency_contrast, sides
+from client.core.plan import Arrival, Design, LoadProfile, Timeouts
 from client.core.records import Outcome, RequestRecord
 from client.core.stats import Interval, inflation
 from client.core.table import RecordTable
 
 CALM = World("calm", sigma=0.02)
 DRIFT = World("drift", sigma=0.02, drift=0.20)
+BOTH_STEPS = np.log1p(0.2) / 2
+"""Serial, under DRIFT: each half of B lies a quarter of the run from its A."""
 
 
 def interval(world: World, design: Design, effect: float, seed: int = 1) -> Interval:
@@ -47,9 +51,48 @@ def test_a_naive_order_is_moved_by_drift() -> None:
 
 
 def test_drift_between_the_two_baselines_widens_the_interval() -> None:
+    """By half of what the steps A → B and B → A add up to: the error is half of their difference, and neither is negative."""
     calm, drifting = interval(CALM, Design.SERIAL, 0.0), interval(DRIFT, Design.SERIAL, 0.0)
-    between_the_baselines = np.log1p(0.2) * 2 / 3
-    assert drifting.half - calm.half == pytest.approx(between_the_baselines / 2, abs=0.02)
+    assert drifting.half - calm.half == pytest.approx(BOTH_STEPS / 2, abs=0.012)
+
+
+@pytest.mark.parametrize("step_at", [0.25, 0.4, 0.5, 0.75])
+def test_a_step_between_the_baselines_is_inside_the_interval_wherever_it_comes(step_at: float) -> None:
+    """Half way through the candidate it cancels; just before or after it, it does not, and the interval has to hold it."""
+    stretches = slots(Design.SERIAL, 80)
+    assert [arm for arm, _, _ in stretches] == [0, 0, 1, 1, 1, 1, 0, 0]
+    both = campaign(CALM, Design.SERIAL, 80, 0.1, np.random.default_rng(4))
+    late = [part.rows >= step_at * 160 for part in both.parts]
+    slowed = [
+        replace(part, latency={"e2e": part.latency["e2e"] * np.where(mask, 1.2, 1.0)})
+        for part, mask in zip(both.parts, late, strict=True)
+    ]
+    found = latency_contrast(sides(slowed[1], slowed[0], Design.SERIAL), "e2e", "p50", plan(Design.SERIAL, 1)).log
+    assert found is not None
+    assert found.low < np.log1p(0.1) < found.high
+
+
+def test_a_serial_run_is_paired_by_image() -> None:
+    """Each A shows half of the pictures; what pictures differ by (15 %) must not widen the interval, nor pass for drift."""
+    both = campaign(CALM, Design.SERIAL, 60, 0.05, np.random.default_rng(2))
+    assert both.paired
+    assert both.second_a
+    assert both.requests_per_arm == 60
+    found = latency_contrast(both, "e2e", "p50", plan(Design.SERIAL, 1))
+    assert isinstance(found, Drifted)
+    assert found.log is not None
+    assert found.log.half < 0.02
+    assert found.allowance < 0.005
+    floor = noise_floor(both, "e2e", "p50")
+    assert floor is not None
+    assert floor < 0.02
+
+
+def test_the_product_lays_serial_blocks_as_the_worlds_do() -> None:
+    """Coverage is promised for the campaigns that are run, not for others."""
+    asked = block_plan(plan(Design.SERIAL, 1).targets, Design.SERIAL, LoadProfile(requests=60))
+    of_run = [(("bf16", "fp8").index(b.target), [s.index for s in b.slots.slots], b.number) for b in asked]
+    assert of_run == [(arm, list(images), block) for arm, images, block in slots(Design.SERIAL, 60)]
 
 
 def test_the_noise_floor_leaves_out_drift_and_holds_noise() -> None:
@@ -76,7 +119,7 @@ def test_the_noise_floor_leaves_out_drift_where_nothing_is_paired() -> None:
 
 def test_the_noise_floor_of_a_serial_run_is_what_the_baselines_differ_by() -> None:
     both = campaign(DRIFT, Design.SERIAL, 60, 0.0, np.random.default_rng(1))
-    assert noise_floor(both, "e2e", "p50") == pytest.approx(0.2 * 2 / 3, abs=0.02)
+    assert noise_floor(both, "e2e", "p50") == pytest.approx(BOTH_STEPS / 2, abs=0.012)
 
 
 @pytest.mark.parametrize("arrival", [Arrival.CLOSED, Arrival.POISSON])
@@ -91,7 +134,7 @@ def test_a_throughput_has_a_noise_floor_too(arrival: Arrival) -> None:
     assert floors[0] < (0.02 if arrival is Arrival.CLOSED else 0.08)
     assert floors[1] > 1.5 * floors[0]
     serial = campaign(DRIFT, Design.SERIAL, 60, 0.0, np.random.default_rng(1))
-    assert rate_floor(serial, "requests_per_s", plan(Design.SERIAL, 1)) == pytest.approx(0.2 * 2 / 3, abs=0.02)
+    assert rate_floor(serial, "requests_per_s", plan(Design.SERIAL, 1)) == pytest.approx(BOTH_STEPS / 2, abs=0.012)
 
 
 def test_dependent_series_get_the_interval_that_theory_asks_for() -> None:
@@ -219,3 +262,28 @@ def _sides(records: list[RequestRecord]) -> Sides:
     table = made.evidence(records).records
     baseline, candidate = (arm(table, name, made.plan().timeouts) for name in ("bf16", "fp8"))
     return sides(baseline, candidate, Design.INTERLEAVED)
+
+
+def test_a_try_that_was_refused_and_repeated_does_not_unpair_the_arms() -> None:
+    """One refused connection under --retry-safe, and requests were no longer paired by image."""
+    records = made.campaign(fp8_ttft=0.95)
+    tried = records[20]
+    records[20] = msgspec.structs.replace(tried, attempt=1)
+    records.append(
+        made.failed(tried.target, tried.index, tried.intended_ns / made.MS - 0.5, Outcome.REFUSED, block=tried.block, image_id=tried.image_id)
+    )  # fmt: skip
+    findings = analyse(made.evidence(records))
+    assert findings.comparison is not None
+    assert findings.comparison.notes[0] == "Requests are paired by image (32 pairs)."
+    assert findings.targets["bf16"].errors | findings.targets["fp8"].errors == {"refused": 1}, "the try stays told"
+    left_open = made.campaign(fp8_ttft=0.95)
+    left_open[20] = made.failed(
+        tried.target,
+        tried.index,
+        tried.intended_ns / made.MS,
+        Outcome.REFUSED,
+        block=tried.block,
+        image_id=tried.image_id,
+    )
+    assert _sides(left_open).paired
+    assert len(_sides(left_open).parts[0]) == len(_sides(left_open).parts[1]) == 32

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import made
@@ -10,12 +12,17 @@ import msgspec
 import numpy as np
 import pytest
 
+from client.core import gates
 from client.core.analysis import Measured, analyse
+from client.core.conditions import parse
 from client.core.evidence import Evidence
-from client.core.findings import Findings, Severity, Word
+from client.core.findings import Estimate, Findings, Severity, Word
 from client.core.gates import GpuArm
+from client.core.gpu import GpuSummary, gpu_gates
+from client.core.names import NAMES
 from client.core.plan import Arrival, Design, LoadProfile
 from client.core.records import Outcome, RequestRecord
+from client.core.thresholds import judge
 
 change = msgspec.structs.replace
 
@@ -105,6 +112,7 @@ CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
     "shorter answers": ("output_lengths", Severity.INVALID, lambda: made.evidence(of(made.campaign(), "fp8", shorter)), Measured()),
     "other prompt": ("prompt_tokens", Severity.INVALID, lambda: made.evidence(of(made.campaign(), "fp8", lambda r: change(r, prompt_tokens=700))), Measured()),
     "version mismatch": ("version_mismatch", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", version="0.33.0")), Measured()),
+    "other model": ("other_model", Severity.FLAG, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=tuple(change(t, model=f"qwen-{t.name}") for t in made.plan().targets))), Measured()),
     "other engine arguments": ("engine_arguments", Severity.INVALID, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len=8192", "--quantization", "fp8"))))), Measured()),
     "other memory settings": ("memory_settings", Severity.FLAG, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len", "4096", "--kv-cache-memory-bytes=23G", "--quantization", "fp8"))))), Measured()),
     "preemptions": ("preemptions", Severity.FLAG, lambda: with_servers(fp8=made.server("fp8", after=made.page(prefix_queries=35_000, preemptions=3, image_queries=32))), Measured()),
@@ -165,9 +173,11 @@ def test_gates_of_one_metric_leave_the_others_standing() -> None:
 
 def test_a_serial_design_expects_new_start_times() -> None:
     serial = made.plan(design=Design.SERIAL)
-    order = [("bf16", k) for k in range(4)] + [("fp8", k) for k in range(4)] + [("bf16", k + 4) for k in range(4)]
-    after = made.page(start=2000.0, prefix_queries=35_000, prefix_hits=1_000, image_queries=32)
-    servers = {name: made.server(name, after=after) for name in ("bf16", "fp8")}
+    order = [("bf16", 0), ("bf16", 1), *(("fp8", k) for k in range(4)), ("bf16", 2), ("bf16", 3)]
+    again = made.server(
+        "bf16", after=made.page(start=2000.0, prefix_queries=35_000, prefix_hits=1_000, image_queries=32)
+    )
+    servers = {"bf16": again, "fp8": made.server("fp8")}
     findings = analyse(made.evidence(made.campaign(order=order), plan=serial, servers=servers))
     assert findings.gates == ()
     assert findings.comparison is not None
@@ -177,3 +187,51 @@ def test_a_serial_design_expects_new_start_times() -> None:
 def test_tokens_that_a_server_sends_together_are_no_fault_of_a_loop_in_time() -> None:
     found = analyse(made.evidence(of(made.campaign(), "fp8", merged)), Measured())
     assert "stamps_merged" not in {gate.code for gate in found.gates}
+
+
+def test_a_serial_design_does_not_excuse_a_crash_of_the_candidate() -> None:
+    """It is measured in one stay: a new start within that is no part of the design."""
+    order = [("bf16", 0), ("bf16", 1), *(("fp8", k) for k in range(4)), ("bf16", 2), ("bf16", 3)]
+    crashed = made.server("fp8", after=made.page(start=2000.0, prefix_queries=35_000, image_queries=32))
+    servers = {"bf16": made.server("bf16"), "fp8": crashed}
+    findings = analyse(made.evidence(made.campaign(order=order), plan=made.plan(design=Design.SERIAL), servers=servers))
+    assert "fp8 was restarted" in findings.invalid_reasons[0]
+
+
+def test_the_table_of_the_docs_names_every_gate() -> None:
+    core, told = Path(gates.__file__).parent, (Path(__file__).parents[2] / "docs" / "statistics.md").read_text()
+    found = {
+        one or other
+        for path in core.glob("*.py")
+        for one, other in re.findall(r'\b(?:invalid|flag|_flag)\(\s*f?"([a-z_{}]+)"|code="([a-z_]+)"', path.read_text())
+    }
+    codes = {code.replace("{kind}", kind) for code in found for kind in ("prefix", "image")} - NOT_TOLD
+    assert len(codes) > 38
+    assert [code for code in sorted(codes) if f"`{code}`" not in told] == []
+
+
+NOT_TOLD = {"gpu_clocks_differ"}
+"""Judged as `gpu_clocks` (client.core.server_gates) instead."""
+
+
+def test_a_replayed_gpu_spoils_its_energy() -> None:
+    """The gate named metrics that nothing is called, and an energy from a recording counted as a gain."""
+    energy = {
+        n: {"joules_per_request": Estimate(value=v, low=v * 0.9, high=v * 1.1, n=30)}
+        for n, v in (("bf16", 9.0), ("fp8", 5.0))
+    }
+    replayed = gpu_gates([GpuSummary(target="fp8", fake=True)])
+    findings = analyse(made.evidence(made.campaign()), Measured(energy=energy, gates=replayed))
+    assert all(metric in NAMES for gate in replayed for metric in gate.metrics)
+    assert findings.comparison is not None
+    assert findings.comparison.effects["joules_per_request"].word is Word.INVALID
+    assert findings.valid
+    told = judge(parse("fp8.joules_per_request > 1", ("bf16", "fp8")), findings)
+    assert told.result == "cannot tell"
+
+
+def test_conditions_on_cost_see_what_spoils_throughput() -> None:
+    plan = made.plan(targets=tuple(change(t, price_usd_per_hour=2.0) for t in made.plan().targets))
+    findings = analyse(made.evidence(of(made.campaign(), "fp8", shorter), plan=plan))
+    told = judge(parse("fp8.usd_per_1000_images > 0.0001", ("bf16", "fp8")), findings)
+    assert (told.result, "output_lengths" in told.sentence) == ("cannot tell", True)

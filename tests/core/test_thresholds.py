@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.core.analysis import Measured, analyse
-from client.core.findings import Estimate, Findings, Parity, Quality, Word
+from client.core.conditions import parse, parse_slo
+from client.core.findings import Estimate, Findings, Memory, Parity, Quality, Word
 from client.core.names import NAMES
 from client.core.plan import Slo
-from client.core.thresholds import judge, parse, parse_slo
+from client.core.records import Phase
+from client.core.thresholds import judge
 from client.errors import UsageError
 
 TARGETS = ("bf16", "fp8")
@@ -25,7 +27,9 @@ def faster() -> Findings:
     }
     difference = Estimate(value=-0.004, low=-0.006, high=-0.002, n=30)
     parity = {"fp8": Parity(word=Word.NON_INFERIOR, iou_difference=difference, sentence="Accuracy holds.")}
-    return analyse(made.evidence(made.campaign(fp8_ttft=0.8, fp8_tpot=0.8)), Measured(quality=quality, parity=parity))
+    memory = {"bf16": Memory(kv_cache_tokens=1000), "fp8": Memory(kv_cache_tokens=1400, weights_gib=3.3)}
+    records = [*made.campaign(fp8_ttft=0.8, fp8_tpot=0.8), made.record("fp8", 0, 0.0, phase=Phase.COLD)]
+    return analyse(made.evidence(records), Measured(quality=quality, parity=parity, memory=memory))
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,17 @@ def faster() -> Findings:
         ("fp8.mean_iou < bf16.mean_iou - 0.001", "fail"),
         ("fp8.mean_iou < bf16.mean_iou - 0.004", "cannot tell"),
         ("fp8.e2e_p99 > 1000", "cannot tell"),
+        ("fp8.kv_cache_tokens > 1400", "pass"),
+        ("fp8.kv_cache_tokens >= 1400", "fail"),
+        ("fp8.kv_cache_tokens < 1400", "pass"),
+        ("fp8.kv_cache_tokens <= 1400", "fail"),
+        ("fp8.kv_cache_tokens >= bf16.kv_cache_tokens * 1.4", "fail"),
+        ("fp8.weights_gib <= 3 * 1.1GiB", "fail"),
+        ("fp8.weights_gib < 3 * 1.1GiB", "pass"),
+        ("fp8.e2e_p50 > bf16.e2e_p50 * 90%", "pass"),
+        ("fp8.error_rate > 20 %", "pass"),
+        ("fp8.e2e_p50 > .1 s", "fail"),
+        ("fp8.cold_e2e > 0.1s", "cannot tell"),
         ("fp8.usd_per_1000_images > 1", "cannot tell"),
     ],
 )
@@ -74,7 +89,15 @@ def test_a_spoiled_run_can_tell_nothing() -> None:
         ("(fp8.e2e_p50 > 3", 13, "closing bracket"),
         ("fp8.e2e_p50 > 3 > 4", 16, "cannot be read from here"),
         ("3 > 4", 0, "names nothing"),
-        ("fp8.e2e_p50 > 500xs", 14, "needs a number or a name"),
+        ("fp8.e2e_p50 > 500xs", 17, "knows no unit 'xs'"),
+        ("fp8.e2e_p50 > 2m", 15, "knows no unit 'm'"),
+        ("fp8.kv_cache_tokens < 1,000", 23, "comma in a number"),
+        ("fp8.e2e_p50 * 1s > 5", 12, "multiplies two values with a unit"),
+        ("2s * fp8.e2e_p50 > 5", 3, "multiplies two values with a unit"),
+        ("fp8.e2e_p50 / 2s > 5", 12, "divides by a value with a unit"),
+        ("(1ms + fp8.e2e_p50) * 2 * 3ms > 5", 24, "multiplies two values with a unit"),
+        ("fp8.e2e_p50 > 9GiB", 14, "another unit"),
+        ("fp9.5.e2e_p50 > 3", 0, "no target 'fp9.5'"),
         ("fp8.e2e_p50 > bf16.mean_iou", 14, "another unit"),
         ("fp8.requests_per_s < 2 * 100ms", 25, "another unit"),
         ("fp8.e2e_p50 > 1e999", 14, "beyond all measure"),
@@ -91,13 +114,27 @@ def test_a_fault_has_a_caret_under_it(text: str, place: int, words: str) -> None
     assert caught.value.hint
 
 
+def test_what_has_no_interval_says_so(faster: Findings) -> None:
+    """One first request is one observation: no number of measured requests narrows it."""
+    cold = judge(parse("fp8.cold_e2e > 0.1s", TARGETS), faster).sentence
+    assert "has no interval" in cold
+    assert "more requests" not in cold
+    assert "(needs n ≥ 299)" in judge(parse("fp8.e2e_p99 > 1s", TARGETS), faster).sentence
+
+
+@pytest.mark.parametrize("name", ["8bit", "qwen2.5-fp8", "fp8-block", "a.b.c", "_x", "3"])
+def test_whatever_a_target_is_called_it_can_be_named(name: str) -> None:
+    for text in (f"{name}.e2e_p50 > bf16.e2e_p50*0.9", f"bf16.e2e_p50-{name}.e2e_p50 < 3ms", f"2*{name}.e2e_p50>1"):
+        assert (name, "e2e_p50") in parse(text, ("bf16", name)).gap.factors
+
+
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(UsageError) as caught:
         parse("fp8.speed > 1", TARGETS)
     assert all(name in caught.value.hint for name in NAMES)
 
 
-@given(st.text(st.sampled_from("()+-*/<>=. 0123456789mspf8e2_b1-"), max_size=60))
+@given(st.text(st.sampled_from("()+-*/<>=. ,%0123456789mspf8e2_b1-GiBJ"), max_size=60))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         condition = parse(text, TARGETS)

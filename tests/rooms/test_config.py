@@ -37,6 +37,12 @@ def test_a_flag_beats_the_environment_and_the_environment_beats_the_file() -> No
     assert asked.targets[1].base_url == "http://flag:9"
 
 
+def test_a_primary_that_the_run_can_measure_is_taken() -> None:
+    assert plan("--primary", "e2e_p95", "--requests", "59").primary == "e2e_p95"
+    assert plan("--primary", "e2e_p99", "--duration", "60").primary == "e2e_p99", "nobody knows yet how many it will be"
+    assert plan("--primary", "goodput_per_s", "--slo", "e2e=2s").primary == "goodput_per_s"
+
+
 def test_a_target_that_no_file_knows_needs_an_address() -> None:
     with pytest.raises(UsageError, match=r"no such target.*Known: bf16, fp8.*--url int4="):
         plan("--target", "int4")
@@ -88,6 +94,13 @@ def test_a_target_that_no_file_knows_needs_an_address() -> None:
         (["--url", "fp8=http://xn--a.b"], r"is no host and port"),
         (["--price", "fp8=-3"], r"target fp8, price_usd_per_hour"),
         (["--primary", "speed"], r"--primary speed: no such metric.*e2e_p50"),
+        (["--primary", "error_rate"], r"--primary error_rate: no such metric"),
+        (["--primary", "goodput_per_s"], r"without --slo.*--slo ttft=500ms"),
+        (["--primary", "e2e_p99"], r"e2e_p99 with 30 requests: .*needs at least 299.*--requests 299"),
+        (["--primary", "ttft_p95", "--requests", "58"], r"needs at least 59 .*use ttft_p50"),
+        (["--fail-if", "fp8.e2e_p99 > 2s"], r'--fail-if "fp8.e2e_p99 > 2s" with 30 requests.*at least 299'),
+        (["--fail-if", "fp8.goodput_per_s < 3"], r"without --slo"),
+        (["--primary", "tpot_p50", "--max-tokens", "1"], r"a single token has no pace"),
         (["--min-effect", "lots"], r"not a percentage"),
         (["--target", "fp8", "--model", "bf16=x"], r"names the target bf16, which is not measured"),
         (["--targets", "/nonexistent.toml"], r"cannot read /nonexistent.toml"),

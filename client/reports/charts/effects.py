@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from client.core.findings import Comparison, Effect, Findings, Word
 from client.core.names import NAMES
+from client.core.phrases import share
 from client.reports.charts.chart import Chart
 from client.reports.charts.look import Palette, Spec, marks, panel, quantitative, tip
 from client.reports.format import change
@@ -80,7 +81,7 @@ def _sentence(findings: Findings, pair: Comparison, shown: list[tuple[str, Effec
     )
     if not sides and told is not None and told.word is Word.INVALID:
         seen = ""  # what the other metrics show of a spoiled run is no news
-    band = f"A line inside the shaded band (±{findings.min_effect:.0%}) is too small a difference to matter"
+    band = f"A line inside the shaded band (±{share(findings.min_effect)}) is too small a difference to matter"
     noise = any(effect.noise_floor is not None for _, effect in shown)
     return (
         lead
