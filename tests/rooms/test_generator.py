@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.core.arrivals import by_count
+from client.core.blocks import block_plan
 from client.core.outcomes import safe_to_retry
-from client.core.plan import Arrival
+from client.core.plan import Arrival, Design, LoadProfile, Target
 from client.core.records import Outcome, Phase, RequestRecord
 from client.core.schedule import Schedule, Slot, closed_loop, closed_loop_for, open_loop
 from client.errors import RunDirError
@@ -74,6 +75,15 @@ async def test_a_duration_ends_a_closed_loop_and_the_lead_out_follows() -> None:
     phases = [slot.phase for slot in bench.door.sent]
     assert phases == [Phase.EDGE] * 2 + [Phase.MEASURE] * 6 + [Phase.EDGE] * 2
     assert max(record.intended_ns for record in bench.records) - START == 40
+
+
+async def test_a_block_by_duration_lasts_so_long_also_on_a_server_that_answers_at_once() -> None:
+    load = LoadProfile(requests=None, duration_s=0.2, blocks_per_arm=2, concurrency=2, warmup=0)
+    block = block_plan([Target(name="t", base_url="http://t")], Design.SINGLE, load)[0]
+    bench = Bench(takes=150_000)
+    await bench.run(block.slots)
+    measured = [record for record in bench.records if record.phase is Phase.MEASURE]
+    assert len(measured) == pytest.approx(2 * 100_000_000 / 150_000, abs=6)
 
 
 async def test_an_open_loop_sends_at_its_times_whatever_is_in_flight() -> None:
