@@ -107,11 +107,13 @@ def shown(text: str) -> str:
 def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
     """Measures, writes the run directory, prints the verdict; returns the exit code. Raises HalfweightError, or KeyboardInterrupt with what was kept."""
     replay = None if plan.load.replay_of is None else arrivals_of(Path(plan.load.replay_of))
+    stages = arm_plan(plan.load, plan.seed, replay=replay)
     pictures = open_pictures(
         plan.workload,
         plan.seed,
-        arm_plan(plan.load, plan.seed, replay=replay).images + plan.quality,
+        stages.images + plan.quality,
         allow_outside=asked.allow_outside,
+        counted=all(slots.duration_ns is None for level in stages.levels for slots in level),
     )
     run_dir = RunDir.create(out, mask=asked.mask)
     manifest = Manifest(

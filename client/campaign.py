@@ -17,12 +17,15 @@ from client.core.plan import RunPlan
 from client.core.records import ImageFact, Outcome, Phase, PhaseWindow, RequestRecord, ServerSnapshot, WorkerHealth
 from client.core.replays import Replay
 from client.core.runpod import Workers
-from client.core.schedule import Schedule, closed_loop
+from client.core.schedule import Images, Schedule, closed_loop
 from client.errors import TargetError
 from client.preflight import Introduction
 from client.progress import Progress
 from client.rundir import RunDir
 from client.serverless import Poll, settled
+
+UNKNOWN_PACE = 64
+"""Pictures for each lane of a block by duration, when nothing is known of the server's pace; the others are made as it goes on."""
 
 
 async def _no_workers(name: str) -> Workers | None:
@@ -52,8 +55,8 @@ class Fleet(Protocol):
 class Pictures(Protocol):
     """Where request bodies come from (`client.workload.Bodies`)."""
 
-    async def prepare(self, images: Sequence[int]) -> None: ...
-    def known(self, image: int) -> ImageFact | None: ...
+    async def prepare(self, numbers: Iterable[int], likely: int | None = None, last: Iterable[int] = ()) -> None: ...
+    def drain(self) -> Iterable[ImageFact]: ...
 
 
 class Energy(Protocol):
@@ -102,7 +105,6 @@ class Campaign:
         self._poll = poll
         self._workers: dict[str, list[Workers]] = {}
         self._before: dict[str, ServerSnapshot] = {}
-        self._facts: set[str] = set()
         self._last: RequestRecord | None = None
         self._fastest_ns: dict[str, int] = {}
         self.interrupted = False
@@ -197,7 +199,7 @@ class Campaign:
         # A block by duration holds more slots than it has time for: its progress is that of the clock.
         timed = None if slots.duration_ns is None else slots.duration_ns / 1e9
         self._progress.stage(text, len(slots) if timed is None else None, timed)
-        await self._pictures.prepare([slot.image for slot in slots.slots[: self._likely(name, slots)]])
+        await self._pictures.prepare(Images(slots.slots), self._likely(name, slots), Images(slots.tail))
         if self.interrupted:
             return
         energy_start = await self._energy(name)
@@ -207,21 +209,17 @@ class Campaign:
         self._run_dir.append("phases", window)
         for health in result.health:
             self._run_dir.append("health", health)
-        self._write_facts(slot.image for slot in slots)
+        for fact in self._pictures.drain():
+            self._run_dir.append("images", fact)
 
     def _likely(self, name: str, slots: Schedule) -> int:
         """How many slots will probably be sent: a block by duration has far more of them than time, and pictures cost time to draw."""
         fastest = self._fastest_ns.get(name)
-        if slots.duration_ns is None or fastest is None or slots.concurrency is None:
+        if slots.duration_ns is None or slots.concurrency is None:
             return len(slots.slots)
+        if fastest is None:
+            return UNKNOWN_PACE * slots.concurrency
         return min(len(slots.slots), slots.concurrency * (2 + slots.duration_ns // max(1, fastest)))
-
-    def _write_facts(self, numbers: Iterable[int]) -> None:
-        for number in numbers:
-            fact = self._pictures.known(number)
-            if fact is not None and fact.image_id not in self._facts:
-                self._facts.add(fact.image_id)
-                self._run_dir.append("images", fact)
 
     @staticmethod
     def _ends_arm(number: int, blocks: Sequence[Block]) -> bool:

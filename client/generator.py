@@ -21,7 +21,8 @@ from client.core.schedule import Schedule, Slot
 from client.health import SelfWatch
 
 Sink = Callable[[RequestRecord], None]
-Send = Callable[[PreparedRequest, Slot, int], Awaitable[RequestRecord]]
+Send = Callable[[PreparedRequest, Slot, int, int], Awaitable[RequestRecord]]
+"""Body, slot, intended time, and for how long (ns) after it a client-side cap held the slot back."""
 GRACE_S = 2.0
 """How long requests in flight may still end by themselves after an abort."""
 HEAD_START_NS = 5_000_000
@@ -125,7 +126,7 @@ class _Lanes:
             if self.stop.asked:
                 return
             prepared = await self.bodies.get(slot.image)
-            record = await self.send(prepared, slot, intended_ns)
+            record = await self.send(prepared, slot, intended_ns, 0)
             now_ns = self.clock.now_ns()
             intended_ns = now_ns if record.done_ns is None else min(record.done_ns, now_ns)
 
@@ -167,8 +168,9 @@ class _Arrivals:
                 full_until_ns = self.clock.now_ns()
             if self._failure is not None:
                 return
-            self.held_back += due_ns < full_until_ns
-            task = asyncio.ensure_future(self.send(prepared, slot, due_ns))
+            held_ns = max(0, full_until_ns - due_ns)
+            self.held_back += held_ns > 0
+            task = asyncio.ensure_future(self.send(prepared, slot, due_ns, held_ns))
             self._in_flight.add(task)
             task.add_done_callback(self._end)
 
@@ -237,9 +239,12 @@ class _Sender:
     block: int | None
     level: int
     flying: InFlight
+    watch: SelfWatch
 
-    async def __call__(self, prepared: PreparedRequest, slot: Slot, intended_ns: int) -> RequestRecord:
+    async def __call__(self, prepared: PreparedRequest, slot: Slot, intended_ns: int, held_ns: int) -> RequestRecord:
         attempt = 0
+        if held_ns:
+            self.watch.held(slot, held_ns)
         while True:
             self.flying.count += 1
             try:
@@ -325,7 +330,9 @@ class LocalFleet:
             watch.note(record)
             self._sink(record)
 
-        send = _Sender(door, sink, self._clock, self._stop, self._retries, self._worker, block, level, self._flying)
+        send = _Sender(
+            door, sink, self._clock, self._stop, self._retries, self._worker, block, level, self._flying, watch
+        )
         async with watch:
             start_ns = self._clock.now_ns() + HEAD_START_NS if start_ns is None else start_ns
             held_back = await run_slots(

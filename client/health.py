@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from client.clock import Clock
-from client.core.records import PhaseWindow, RequestRecord, WorkerHealth
+from client.core.records import Phase, PhaseWindow, RequestRecord, WorkerHealth
+from client.core.schedule import Slot
 
 LOOP_LAG_PERIOD_NS = 25_000_000
 YOUNG_OBJECTS = 200_000
@@ -25,6 +26,8 @@ class SelfWatch:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._send_lag = array("q")
+        self._held = array("q")
+        self._holding: dict[tuple[Phase, int], int] = {}
         self._recv_lag = array("q")
         self._loop_lag = array("q")
         self._pauses = 0
@@ -57,10 +60,17 @@ class SelfWatch:
         gc.set_threshold(*self._thresholds)
         gc.unfreeze()
 
+    def held(self, slot: Slot, held_ns: int) -> None:
+        """A client-side cap held this slot back for so long after its intended time."""
+        self._held.append(held_ns)
+        self._holding[slot.phase, slot.index] = held_ns
+
     def note(self, record: RequestRecord) -> None:
         self.requests += 1
-        if record.sent_ns is not None and record.attempt == 0:
-            self._send_lag.append(record.sent_ns - record.intended_ns)
+        if record.attempt == 0:
+            held_ns = self._holding.pop((record.phase, record.index), 0) if self._holding else 0
+            if record.sent_ns is not None:
+                self._send_lag.append(record.sent_ns - record.intended_ns - held_ns)
         if record.recv_lag_ns is not None:
             self._recv_lag.append(record.recv_lag_ns)
 
@@ -85,6 +95,7 @@ class SelfWatch:
             gc_pauses=self._pauses,
             gc_pause_ns=self._pause_ns,
             held_back=held_back,
+            held_p99_ns=quantile(self._held, 0.99),
             note=note,
         )
 

@@ -25,8 +25,9 @@ from client.errors import UsageError
 
 EDGE_S = 1.0
 """Lead-in and lead-out of an open-loop block: longer than a request takes, on the servers that this tool is made for."""
-FASTEST_REQUEST_S = 0.01
-"""Bounds the number of slots of a closed loop by duration: no image request on one lane is faster than this."""
+FASTEST_REQUEST_S = 1e-4
+"""Bounds the number of slots of a closed loop by duration: no request on one lane is faster than this, whatever the server, for it costs
+this process about as much. A slot costs nothing until it is sent; a bound that is reached would end the load before its time."""
 
 USUAL_REQUEST_S = 0.05
 """A closed loop's rate is not known ahead: an image request that is answered faster than this is rare."""

@@ -128,11 +128,15 @@ def lost_workers(seen: Seen) -> Iterator[Gate]:
 
 
 def held_back(seen: Seen) -> Iterator[Gate]:
-    held = sum(h.held_back for h in seen.evidence.health if h.phase is Phase.MEASURE)
+    health = [h for h in seen.evidence.health if h.phase is Phase.MEASURE]
+    held = sum(h.held_back for h in health)
     if held:
+        longest = _worst([h.held_p99_ns for h in health])
+        waited = "" if longest is None else f", up to {longest:.1f} ms (p99)"
         yield flag(
             "held_back",
-            f"{held} arrivals waited for the client-side cap of {seen.plan.load.max_in_flight}: the offered load was lower than asked.",
+            f"{held} arrivals of {sum(h.requests for h in health)} waited for the client-side cap of {seen.plan.load.max_in_flight}{waited}: "
+            "the offered load was lower than asked.",
             "Raise the cap, or read response times (they count from the intended start).",
         )
 

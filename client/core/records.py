@@ -189,6 +189,8 @@ class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     gc_pause_ns: int | None = None
     held_back: int = 0
     """Arrivals that had to wait for a client-side cap."""
+    held_p99_ns: int | None = None
+    """How long they waited for it. Waiting that was asked for is no lateness: it is in no send lag."""
     lost: bool = False
     """The process died: its share of the schedule is missing."""
     note: str | None = None

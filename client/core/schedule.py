@@ -115,6 +115,16 @@ class Schedule:
         yield from self.tail
 
 
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The picture of each slot, in their order. Made anew each time it is walked: there may be far more slots than requests."""
+
+    slots: Sequence[Slot]
+
+    def __iter__(self) -> Iterator[int]:
+        return (slot.image for slot in self.slots)
+
+
 def closed_loop(
     count: int,
     concurrency: int,

@@ -10,18 +10,17 @@ import signal
 import socket
 import threading
 import traceback
-from collections.abc import Iterable
+from math import ceil
 
 import msgspec
 
-from client.core.cases import PreparedRequest
 from client.core.records import Phase, RequestRecord, without_tokens
-from client.core.schedule import share_schedule
+from client.core.schedule import Images, share_schedule
 from client.errors import HalfweightError
 from client.generator import LocalFleet
 from client.loop import run_loaded
 from client.rundir import JsonLines
-from client.workers.kit import Kit, Source
+from client.workers.kit import Kit
 from client.workers.wire import Abort, Armed, Failed, Finished, Go, Hello, Leave, Prepare, Ready, Seen, post, receive
 
 TELL_EVERY_S = 0.1
@@ -70,7 +69,7 @@ class Worker:
         self._reader = reader
         self._writer = writer
         self._kit: Kit = hello.recipe()
-        self._bodies = {name: _Noting(source) for name, source in self._kit.bodies.items()}
+        self._bodies = self._kit.bodies
         self._file = JsonLines(hello.records)
         self._fleet = LocalFleet(
             self._kit.doors, self._bodies, self._keep, worker=hello.worker, grace_s=hello.grace_s, retries=hello.retries
@@ -145,13 +144,14 @@ class Worker:
     async def _block_of(self, order: Prepare, start: asyncio.Future[int]) -> Finished:
         share = share_schedule(order.schedule, order.k, order.n)
         bodies = self._bodies[order.target]
-        await bodies.prepare(slot.image for slot in share.slots[:PREPARED_AHEAD])
+        likely = PREPARED_AHEAD if order.likely is None else min(PREPARED_AHEAD, ceil(order.likely / order.n))
+        await bodies.prepare(Images(share.slots), likely, Images(share.tail))
         post(self._writer, Armed())
         start_ns = await start
         result = await self._fleet.run(
             order.target, share, phase=order.phase, block=order.block, level=order.level, start_ns=start_ns
         )
-        return Finished(result.window, result.health[0], {number: bodies.fact(number) for number in bodies.drain()})
+        return Finished(result.window, result.health[0], tuple(bodies.drain()))
 
     async def _tell(self) -> None:
         while True:
@@ -168,21 +168,3 @@ def _slim(record: RequestRecord) -> RequestRecord:
     """Without what only the file needs. The answers of quality passes go into a file of the fleet's, so they keep their words."""
     text = record.text if record.phase is Phase.QUALITY else None
     return msgspec.structs.replace(record, chunk_ns=(), text=text)
-
-
-class _Noting:
-    """A source that remembers which pictures were taken from it."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._taken: dict[int, None] = {}
-        self.prepare = source.prepare
-        self.fact = source.fact
-
-    async def get(self, number: int, /) -> PreparedRequest:
-        self._taken[number] = None
-        return await self._source.get(number)
-
-    def drain(self) -> Iterable[int]:
-        taken, self._taken = self._taken, {}
-        return taken

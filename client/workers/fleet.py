@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic_ns
 
@@ -48,7 +48,8 @@ class Fleet:
         self._retries = retries
         self._silence_limit_s = silence_limit_s
         self._workers = [WorkerProcess(k, folder / f"requests-{k}.jsonl", self._seen) for k in range(workers)]
-        self._facts: dict[int, ImageFact] = {}
+        self._facts: list[ImageFact] = []
+        self._likely: int | None = None
         self._aborted = False
 
     @property
@@ -90,12 +91,14 @@ class Fleet:
         for worker in self._workers:
             worker.post(Abort())
 
-    async def prepare(self, images: Sequence[int]) -> None:
-        """Nothing: each worker prepares its own share when it is told of a block."""
+    async def prepare(self, numbers: Iterable[int], likely: int | None = None, last: Iterable[int] = ()) -> None:
+        """Each worker prepares its own share when it is told of a block: only the number is remembered."""
+        self._likely = likely
 
-    def known(self, image: int) -> ImageFact | None:
-        """What a worker told of a picture that it sent; None for one that was not sent."""
-        return self._facts.get(image)
+    def drain(self) -> list[ImageFact]:
+        """What the workers told of the pictures that they sent since the last call."""
+        facts, self._facts = self._facts, []
+        return facts
 
     async def run(
         self, target_name: str, slots: Schedule, *, phase: Phase, block: int | None = None, level: int = 0
@@ -109,7 +112,8 @@ class Fleet:
             raise MeasurementInvalid(
                 "every load worker has died.", "Look for out-of-memory kills (dmesg); give fewer --workers."
             )
-        orders = [Prepare(target_name, slots, k, len(alive), phase, block, level) for k in range(len(alive))]
+        n = len(alive)
+        orders = [Prepare(target_name, slots, k, n, phase, block, level, self._likely) for k in range(n)]
         shares = [_Share(worker, order) for worker, order in zip(alive, orders, strict=True) if len(_slots_of(order))]
         try:
             start_ns = await self._arm_and_start(shares)
@@ -163,7 +167,7 @@ class Fleet:
         ends = [start_ns]
         for share in shares:
             if isinstance(share.outcome, Finished):
-                self._facts.update(share.outcome.facts)
+                self._facts.extend(share.outcome.facts)
                 health.append(share.outcome.health)
             elif share.outcome is None:
                 health.append(self._account_for(share, start_ns))

@@ -36,6 +36,8 @@ class Prepare:
     phase: Phase
     block: int | None
     level: int
+    likely: int | None = None
+    """How many slots the whole block will probably send; None: all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,8 @@ class Seen:
 class Finished:
     window: PhaseWindow
     health: WorkerHealth
-    facts: dict[int, ImageFact]
-    """What is known of the pictures that were sent, by number."""
+    facts: tuple[ImageFact, ...]
+    """What is known of the pictures that were sent, and was not told before."""
 
 
 @dataclass(frozen=True, slots=True)

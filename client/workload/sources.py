@@ -39,6 +39,10 @@ class Pictures(Protocol):
     def note(self) -> str:
         """One sentence for the person who started the run."""
 
+    @property
+    def repeat(self) -> bool:
+        """One picture is sent again and again."""
+
     def __len__(self) -> int: ...
 
     def number(self, i: int) -> int:
@@ -57,6 +61,8 @@ class SyntheticPictures:
     height: int
     count: int
     repeat: bool = False
+    counted: bool = True
+    """Whether `count` is how many will be sent, and no mere bound."""
 
     @property
     def distinct(self) -> int:
@@ -64,7 +70,13 @@ class SyntheticPictures:
 
     @property
     def note(self) -> str:
-        kind = "1 synthetic picture, repeated" if self.repeat else f"{self.count} different synthetic pictures"
+        kind = "1 synthetic picture, repeated"
+        if not self.repeat:
+            kind = (
+                f"{self.count} different synthetic pictures"
+                if self.counted
+                else "a different synthetic picture in each request"
+            )
         return f"{kind}, {self.width}x{self.height}, seed {self.seed}"
 
     def __len__(self) -> int:
@@ -105,9 +117,11 @@ class FilePictures:
     count: int
     repeat: bool = False
     skipped: int = 0
+    """Files of a folder that are no pictures by their names."""
     seed: int = 0
     """Makes the variants of one run other pictures than those of another: a server remembers the last run's."""
-    """Files of a folder that are no pictures by their names."""
+    counted: bool = True
+    """Whether `count` is how many will be sent, and no mere bound."""
 
     @property
     def distinct(self) -> int:
@@ -121,7 +135,8 @@ class FilePictures:
             return f"1 picture, repeated ({self.entries[0].name})"
         text = f"{self.distinct} distinct picture{'s' if self.distinct != 1 else ''}"
         if self.count > self.distinct:
-            text += f" for {self.count} requests: the others are variants whose pixels differ, so that no cache can answer them"
+            requests = f"{self.count} requests" if self.counted else "as many requests as there is time for"
+            text += f" for {requests}: the others are variants whose pixels differ, so that no cache can answer them"
         if self.skipped:
             text += f" ({self.skipped} file{'s' if self.skipped > 1 else ''} without a picture's name left out)"
         return text
@@ -166,15 +181,15 @@ def read_file(path: Path, name: str) -> bytes:
 
 
 def open_pictures(
-    workload: Workload, seed: int, count: int, *, allow_outside: bool = False
+    workload: Workload, seed: int, count: int, *, allow_outside: bool = False, counted: bool = True
 ) -> FilePictures | SyntheticPictures:
     """The pictures that `workload.images` names, for `count` requests. Every error is a UsageError that names the place.
 
-    Only as much is read as `count` needs. `allow_outside` lets a manifest name files outside its own folder.
+    Only as much is read as `count` needs; `counted` False: it is a bound, for a load that ends by time. `allow_outside` lets a manifest name files outside its own folder.
     """
     if workload.images == "synthetic":
         try:
-            pictures = SyntheticPictures(seed, workload.width, workload.height, count, workload.repeat_image)
+            pictures = SyntheticPictures(seed, workload.width, workload.height, count, workload.repeat_image, counted)
             synthetic(seed, 0, workload.width, workload.height)
         except ValueError as error:
             raise UsageError(
@@ -200,7 +215,7 @@ def open_pictures(
             f"--images {workload.images}: there is no such file or folder.",
             "Give `synthetic`, a folder of pictures, one picture, a manifest ending in .jsonl, or a .parquet file.",
         )
-    opened = FilePictures(_counted(entries), workload.max_side, count, workload.repeat_image, skipped, seed)
+    opened = FilePictures(_counted(entries), workload.max_side, count, workload.repeat_image, skipped, seed, counted)
     for index in range(min(len(entries), CHECKED_AT_ONCE)):
         opened.check(index)
     return opened

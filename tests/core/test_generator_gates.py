@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from client.core.analysis import analyse
@@ -12,6 +13,15 @@ from tests.core import made
 OPEN = LoadProfile(requests=32, arrival=Arrival.POISSON, rate_per_s=2.0)
 CLOSED = LoadProfile(requests=32)
 LATE = 40 * made.MS
+
+
+def test_waiting_for_a_cap_is_told_and_is_not_called_late() -> None:
+    capped = made.health("fp8", held_back=7, held_p99_ns=1_300 * made.MS, requests=20)
+    plan = made.plan(load=msgspec.structs.replace(OPEN, max_in_flight=4))
+    found = analyse(made.evidence(made.campaign(), plan=plan, health=(made.health("bf16", requests=20), capped)))
+    (gate,) = [gate for gate in found.gates if gate.code == "held_back"]
+    assert gate.fact.startswith("7 arrivals of 40 waited for the client-side cap of 4, up to 1300.0 ms (p99)")
+    assert not [gate for gate in found.gates if gate.code.startswith("generator_late")]
 
 
 @pytest.mark.parametrize(

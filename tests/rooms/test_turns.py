@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +44,9 @@ class Kept:
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def abort(self) -> None: ...
-    async def prepare(self, images: Sequence[int]) -> None: ...
-    def known(self, image: int) -> ImageFact | None:
-        return None
+    async def prepare(self, numbers: Iterable[int], likely: int | None = None, last: Iterable[int] = ()) -> None: ...
+    def drain(self) -> Iterable[ImageFact]:
+        return ()
 
     async def run(self, target_name: str, slots: Schedule, *, phase: Phase, block: int | None, level: int) -> Result:
         assert target_name == self.alive

@@ -22,6 +22,7 @@ from client.core.plan import Workload
 from client.errors import UsageError
 from client.workload import Bodies, BodyStore, SyntheticPictures, open_pictures
 from client.workload.manifest import MAX_LINE
+from client.workload.spill import Encoded, Spill
 from client.workload.truth import GivenBoxes, boxes_as_sent
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +85,16 @@ def test_a_repeated_image_is_one_and_the_same(tmp_path: Path) -> None:
         assert pictures.case(4) == pictures.case(0)
         assert pictures.distinct == 1
         assert "repeated" in pictures.note
+
+
+def test_a_number_of_pictures_that_is_a_mere_bound_is_not_told(tmp_path: Path) -> None:
+    drawn = open_pictures(Workload(width=64, height=64), 0, 10**9, counted=False)
+    assert drawn.note == "a different synthetic picture in each request, 64x64, seed 0"
+    write(tmp_path, a_jpg=photo(1))
+    found = open_pictures(Workload(images=str(tmp_path)), 0, 10**9, counted=False)
+    assert found.note.startswith(
+        "1 distinct picture for as many requests as there is time for: the others are variants"
+    )
 
 
 def test_a_single_picture_and_a_synthetic_series(tmp_path: Path) -> None:
@@ -244,8 +255,9 @@ async def test_bodies_hold_the_pictures_and_targets_share_them(tmp_path: Path) -
         assert sent_picture(a.body) == sent_picture(b.body) == case.jpeg
         assert (json.loads(a.body)["model"], json.loads(b.body)["model"]) == ("bf16", "fp8")
         assert (a.image_id, a.image) == (case.image_id, i)
-        assert first.fact(i) == case.fact()
     assert store.held_bytes == held
+    assert list(second.drain()) == [pictures.case(i).fact() for i in range(6)], "once, whatever the targets"
+    assert list(first.drain()) == []
     first.close()
 
 
@@ -274,6 +286,59 @@ async def test_bodies_are_built_ahead_of_the_one_asked_for() -> None:
     bodies.close()
 
 
+async def test_of_a_long_block_the_likely_ones_and_the_lead_out_are_built_and_the_rest_as_it_goes_on() -> None:
+    pictures = SyntheticPictures(5, *SIZE, count=10**12)
+    bodies = Bodies(pictures, Workload(), "m", window=3)
+    await bodies.prepare(range(10**9), 3, range(10**9, 10**9 + 2))
+    assert [bodies.store.ready(i) for i in (0, 5, 6, 10**9, 10**9 + 1)] == [True, True, False, True, True]
+    for i in range(9):
+        await bodies.get(i)
+        for _ in range(400):
+            if bodies.store.ready(i + 3):
+                break
+            await asyncio.sleep(0.01)
+        assert [bodies.store.ready(k) for k in (i + 1, i + 2, i + 3)] == [True] * 3, i
+        assert not bodies.store.ready(max(6, i + 4))
+        assert not bodies.store.busy(max(6, i + 4))
+    bodies.close()
+
+
+async def test_a_repeated_picture_is_built_once_however_long_the_block() -> None:
+    pictures = SyntheticPictures(5, *SIZE, count=10**12, repeat=True)
+    bodies = Bodies(pictures, Workload(), "m")
+    await bodies.prepare(range(10**9), 10**8)
+    assert (await bodies.get(10**9 - 1)).image == 0
+    assert len(list(bodies.drain())) == 1
+    bodies.close()
+
+
+async def test_memory_is_the_same_for_a_few_pictures_and_for_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the file, and read back without a task switch. What must leave memory inside a block was written before it began."""
+    written: list[int] = []
+    real = Spill.write
+    pictures = SyntheticPictures(5, *SIZE, count=60)
+    store = BodyStore(pictures, memory_bytes=30_000)
+    bodies = Bodies(pictures, Workload(), "m", store=store)
+    await bodies.prepare(range(60))
+    assert all(store.ready(i) for i in range(60))
+
+    def write(spill: Spill, number: int, encoded: Encoded) -> bool:
+        if number not in spill:
+            written.append(number)
+        return real(spill, number, encoded)
+
+    monkeypatch.setattr(Spill, "write", write)
+    for i in range(60):
+        found = bodies.get(i)
+        with pytest.raises(StopIteration) as got:
+            found.send(None)
+        assert sent_picture(got.value.value.body) == pictures.case(i).jpeg
+        assert store.held_bytes <= 30_000
+    assert not written
+    assert [fact.image_id for fact in bodies.drain()] == [pictures.case(i).image_id for i in range(60)]
+    bodies.close()
+
+
 async def test_many_synthetic_pictures_are_drawn_by_processes() -> None:
     pictures = SyntheticPictures(6, *SIZE, count=26)
     bodies = Bodies(pictures, Workload(), "m")
@@ -284,7 +349,7 @@ async def test_many_synthetic_pictures_are_drawn_by_processes() -> None:
 
 
 def test_a_helper_whose_parent_went_before_it_came_up_ends_too() -> None:
-    code = "import time; from client.workload.bodies import become_helper; become_helper({}); time.sleep(30)"
+    code = "import time; from client.workload.store import become_helper; become_helper({}); time.sleep(30)"
 
     def helper(parent: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", code.format(parent)], cwd=ROOT)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from client.core.cases import PreparedRequest
 from client.core.records import ImageFact, Outcome, Phase, RequestRecord, TokenStep
@@ -36,16 +36,20 @@ class TinyKit:
 class TinyBodies:
     kit: TinyKit
 
-    async def prepare(self, numbers: Iterable[int]) -> None:
+    taken: list[int] = field(default_factory=list)
+
+    async def prepare(self, numbers: Iterable[int], likely: int | None = None, last: Iterable[int] = ()) -> None:
         if self.kit.trouble == "picture":
             raise UsageError("img.jpg is no picture.", "Take it out.")
-        list(numbers)
 
     async def get(self, number: int, /) -> PreparedRequest:
+        self.taken.append(number)
         return PreparedRequest(f"image-{number}", number, b"{}")
 
-    def fact(self, number: int, /) -> ImageFact:
-        return ImageFact(image_id=f"image-{number}", width=1, height=1, sent_bytes=2, sha256="")
+    def drain(self) -> Iterable[ImageFact]:
+        for number in self.taken:
+            yield ImageFact(image_id=f"image-{number}", width=1, height=1, sent_bytes=2, sha256="")
+        self.taken.clear()
 
 
 @dataclass(frozen=True)
