@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from tabulate import tabulate
 
 from benchmarks import bodies, figures, peers
 from benchmarks.figures import GOALS, Lab
-from benchmarks.peer_tools import PEERS
+from benchmarks.peer_tools import OWN, PEERS
 
 
 def main() -> int:
@@ -23,23 +24,32 @@ def main() -> int:
     parser.add_argument(
         "--peers",
         nargs="?",
-        const=",".join(PEERS),
+        const=",".join(name for name in PEERS if name != OWN),
         metavar="A,B",
-        help="install and run other load generators too (all by default): " + ", ".join(PEERS),
+        help="install and run other load generators too (all by default): "
+        + ", ".join(name for name in PEERS if name != OWN),
     )
     parser.add_argument(
         "--only-peers", action="store_true", help="leave our own figures out, except the row to compare with"
     )
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and tools are ended too
     lab = make_lab()
     found = {} if arguments.only_peers else figures.all_figures(lab, say)
+    written: dict[str, object] = {**found}
     if found:
         print_figures(found)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        keep(arguments.json, written)
     if arguments.peers:
-        peers.compare(lab, arguments.peers.split(","), say)
+        rows = peers.compare(lab, arguments.peers.split(","), say)
+        written["peers"] = {row.title: {**row.figures(), "remarks": row.remarks} for row in rows}
+        keep(arguments.json, written)
     return 0
+
+
+def keep(path: Path | None, written: dict[str, object]) -> None:
+    if path:
+        path.write_text(json.dumps(written, indent=1) + "\n")
 
 
 def make_lab() -> Lab:

@@ -52,10 +52,11 @@ async def run(arguments: argparse.Namespace) -> WorkerHealth:
         {"truth": Endpoint(client, target, Timeouts())}, {"truth": FileBodies(arguments.bodies)}, lines.append
     )
     try:
-        await client.transport.warm(arguments.url, arguments.concurrency or 128)
         plan = schedule(arguments.requests, arguments.concurrency, arguments.rate)
-        warmup = closed_loop(2 * (arguments.concurrency or 64), arguments.concurrency or 64, phase=Phase.WARMUP)
-        await fleet.run("truth", warmup, phase=Phase.WARMUP)
+        if not arguments.cold:
+            await client.transport.warm(arguments.url, arguments.concurrency or 128)
+            warmup = closed_loop(2 * (arguments.concurrency or 64), arguments.concurrency or 64, phase=Phase.WARMUP)
+            await fleet.run("truth", warmup, phase=Phase.WARMUP)
         return (await fleet.run("truth", plan, phase=Phase.MEASURE)).health[0]
     finally:
         await fleet.stop()
@@ -71,6 +72,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, required=True)
     parser.add_argument("--concurrency", type=int)
     parser.add_argument("--rate", type=float)
+    parser.add_argument("--cold", action="store_true", help="no warm-up and no connection opened ahead, as peers start")
     health = run_loaded(run(parser.parse_args()))
     rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     json.dump(

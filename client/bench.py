@@ -20,12 +20,12 @@ from client import host
 from client.campaign import first_request_failed
 from client.cli import build_parser
 from client.config import build_plan
-from client.core.arrivals import Offsets, from_intended
 from client.core.blocks import arm_plan
 from client.core.body import chat_body
 from client.core.evidence import ServerEvidence
 from client.core.plan import RunPlan, Target, TargetKind
 from client.core.records import Outcome, Phase
+from client.core.replays import Replay, saved_blocks
 from client.core.runpod import warnings
 from client.core.secrets import Mask, secrets_in
 from client.core.sidecar import host_of
@@ -136,7 +136,7 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
 
 
 def _run(
-    manifest: Manifest, run_dir: RunDir, asked: Asked, pictures: Pictures, progress: Progress, replay: Offsets | None
+    manifest: Manifest, run_dir: RunDir, asked: Asked, pictures: Pictures, progress: Progress, replay: Replay | None
 ) -> int:
     plan = manifest.plan
     run_dir.write_manifest(manifest)
@@ -279,13 +279,20 @@ def _text(path: Path, flag: str) -> str:
         raise UsageError(f"{flag}: {error.strerror}.", "Give a file that can be read.") from None
 
 
-def arrivals_of(path: Path) -> Offsets:
-    """The intended times of the measured requests of a saved run's baseline, from its first one on."""
+def arrivals_of(path: Path) -> Replay:
+    """The intended times of a saved run's baseline, its blocks apart. A second try of a request is no arrival of its own."""
     records = read_run(path).records
-    rows = records.where(records.targets[0] if records.targets else None, Phase.MEASURE)
-    if not len(rows):
+    name = records.targets[0] if records.targets else None
+    arrivals = []
+    for phase in (Phase.MEASURE, Phase.EDGE):
+        rows = records.where(name, phase)
+        rows = rows[records["attempt"][rows] == 0]
+        columns = (records["block"][rows].tolist(), records["intended_ns"][rows].tolist())
+        arrivals += [(block, phase, intended_ns) for block, intended_ns in zip(*columns, strict=True)]
+    found = saved_blocks(arrivals)
+    if not found:
         raise UsageError(f"--replay {path}: that run has no measured request.", "Name another run directory.")
-    return from_intended(records["intended_ns"][rows].tolist())
+    return found
 
 
 def preflight_only(plan: RunPlan, asked: Asked, progress: Progress) -> int:

@@ -11,11 +11,11 @@ from typing import Protocol
 
 import msgspec
 
-from client.core.arrivals import Offsets
 from client.core.blocks import ArmPlan, Block, arm_plan, block_plan
 from client.core.evidence import ServerEvidence
 from client.core.plan import RunPlan
 from client.core.records import ImageFact, Outcome, Phase, PhaseWindow, RequestRecord, ServerSnapshot, WorkerHealth
+from client.core.replays import Replay
 from client.core.runpod import Workers
 from client.core.schedule import Schedule, closed_loop
 from client.errors import TargetError
@@ -83,7 +83,7 @@ class Campaign:
         snapshot: Callable[[str], Awaitable[ServerSnapshot]],
         energy: Energy,
         progress: Progress,
-        replay: Offsets | None = None,
+        replay: Replay | None = None,
         keeper: Keeper | None = None,
         poll: Poll = _no_workers,
     ) -> None:

@@ -177,9 +177,7 @@ def _load_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--warmup", type=int, default=5, metavar="N", help="requests before measuring, with other pictures (default: 5)"
     )
-    group.add_argument(
-        "--concurrency", type=int, default=1, metavar="N", help="closed loop: requests in flight (default: 1)"
-    )
+    group.add_argument("--concurrency", type=int, metavar="N", help="closed loop: requests in flight (default: 1)")
     group.add_argument(
         "--rate",
         type=float,
@@ -189,13 +187,11 @@ def _load_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--arrival",
         choices=["constant", "poisson", "gamma"],
-        default="poisson",
         help="open loop: spacing of requests (default: poisson)",
     )
     group.add_argument(
         "--burstiness",
         type=float,
-        default=1.0,
         metavar="B",
         help="gamma arrivals: 1 is Poisson, smaller is burstier (default: 1)",
     )
@@ -203,14 +199,18 @@ def _load_flags(group: argparse._ArgumentGroup) -> None:
         "--rate-end",
         type=float,
         metavar="R",
-        help="ramp: with --rate and --duration, the rate runs in a straight line to this one",
+        help="ramp: the rate runs in a straight line from --rate to this one, over --duration or --requests",
     )
     group.add_argument(
         "--sweep",
         metavar="KNOB=A,B,…",
         help="measure at several loads in turn, for example concurrency=1,4,16,64 or rate=1,2,4",
     )
-    group.add_argument("--replay", metavar="RUN_DIR", help="open loop: send at the intended times of a saved run")
+    group.add_argument(
+        "--replay",
+        metavar="RUN_DIR",
+        help="open loop: send at the intended times of a saved run; --requests or --duration send its beginning",
+    )
     group.add_argument(
         "--retry-safe",
         type=int,

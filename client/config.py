@@ -12,14 +12,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from client.core.blocks import parse_sweep
 from client.core.conditions import parse_slo
 from client.core.measurable import check_conditions, check_primary
 from client.core.plan import (
-    Arrival,
     BoxFrame,
     Design,
-    LoadProfile,
     RunPlan,
     Target,
     TargetKind,
@@ -27,6 +24,7 @@ from client.core.plan import (
 )
 from client.core.runpod import kind_of, openai_base
 from client.errors import UsageError
+from client.load_options import at_least, between, load_profile
 from client.remote import base_url, elsewhere, parse_timeouts, read_keys, refuse_same_address
 
 TARGETS_FILE = Path(__file__).parent.parent / "server" / "targets.toml"
@@ -71,7 +69,7 @@ class TargetEntry(BaseModel):
 def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) -> RunPlan:
     """Raises UsageError, with the place and the next step, for whatever cannot be done."""
     targets = _targets(arguments, environment)
-    workload, load = _workload(arguments), _load(arguments)
+    workload, load = _workload(arguments), load_profile(arguments)
     slos = tuple(parse_slo(text) for text in arguments.slo)
     return RunPlan(
         targets=targets,
@@ -79,11 +77,11 @@ def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) ->
         load=load,
         timeouts=parse_timeouts(arguments.timeout),
         design=_design(arguments, targets),
-        seed=_at_least("--seed", arguments.seed, 0),
+        seed=at_least("--seed", arguments.seed, 0),
         primary=check_primary(arguments.primary, workload, load, slos),
         min_effect=percent(arguments.min_effect, "--min-effect"),
-        iou_margin=_between("--iou-margin", arguments.iou_margin, 0.0, 1.0),
-        quality=_at_least("--quality", arguments.quality, 0),
+        iou_margin=between("--iou-margin", arguments.iou_margin, 0.0, 1.0),
+        quality=at_least("--quality", arguments.quality, 0),
         logprobs=_logprobs(arguments.logprobs, arguments.quality),
         slos=slos,
         fail_if=check_conditions(arguments.fail_if, targets, workload, load, slos),
@@ -226,7 +224,7 @@ def _target(
     if arguments.simulate:
         # A simulated server stands in for the real one: only the name and the precision of the target remain.
         price = fields.get("price_usd_per_hour")
-        fields = {"url": "http://127.0.0.1:0", "precision": table.get("precision", name), "price_usd_per_hour": price}
+        fields = {"url": "http://127.0.0.1:1", "precision": table.get("precision", name), "price_usd_per_hour": price}
     try:
         entry = TargetEntry.model_validate(fields)
     except ValidationError as error:
@@ -257,7 +255,7 @@ def _target(
     )
 
 
-# ---------------------------------------------------------------- workload and load
+# ---------------------------------------------------------------- workload
 
 
 def _workload(arguments: argparse.Namespace) -> Workload:
@@ -274,75 +272,15 @@ def _workload(arguments: argparse.Namespace) -> Workload:
         images=arguments.images,
         width=width,
         height=height,
-        max_side=_at_least("--max-side", arguments.max_side, 56),
+        max_side=at_least("--max-side", arguments.max_side, 56),
         repeat_image=arguments.repeat_image,
         prompt=arguments.prompt,
         system_prompt=arguments.system_prompt,
-        max_tokens=_at_least("--max-tokens", arguments.max_tokens, 1),
-        temperature=_between("--temperature", arguments.temperature, 0.0, 2.0),
+        max_tokens=at_least("--max-tokens", arguments.max_tokens, 1),
+        temperature=between("--temperature", arguments.temperature, 0.0, 2.0),
         ignore_eos=arguments.ignore_eos,
         box_frame=BoxFrame(arguments.box_frame),
     )
-
-
-def _load(arguments: argparse.Namespace) -> LoadProfile:
-    _refuse_contradictions(arguments)
-    requests = 30 if arguments.requests is None else _at_least("--requests", arguments.requests, 1)
-    return LoadProfile(
-        arrival=_arrival(arguments),
-        concurrency=_at_least("--concurrency", arguments.concurrency, 1),
-        rate_per_s=None if arguments.rate is None else _rate("--rate", arguments.rate),
-        rate_end_per_s=None if arguments.rate_end is None else _rate("--rate-end", arguments.rate_end),
-        burstiness=_between("--burstiness", arguments.burstiness, 1e-3, 1e3),
-        requests=requests if arguments.duration is None else None,
-        duration_s=None if arguments.duration is None else _between("--duration", arguments.duration, 0.5, 604_800),
-        warmup=_at_least("--warmup", arguments.warmup, 0),
-        workers=_workers(arguments.workers),
-        max_in_flight=None
-        if arguments.max_in_flight is None
-        else _at_least("--max-in-flight", arguments.max_in_flight, 1),
-        sweep=None if arguments.sweep is None else parse_sweep(arguments.sweep),
-        retries=_at_least("--retry-safe", arguments.retry_safe, 0),
-        replay_of=arguments.replay,
-    )
-
-
-def _refuse_contradictions(arguments: argparse.Namespace) -> None:
-    if arguments.requests is not None and arguments.duration is not None:
-        raise UsageError("--requests and --duration together: both say when to stop.", "Give one of them.")
-    if arguments.rate is not None and arguments.concurrency != 1:
-        raise UsageError(
-            "--rate and --concurrency together: an open loop has no fixed number in flight.",
-            "Give one of them; --max-in-flight caps an open loop.",
-        )
-    if arguments.rate_end is not None and (arguments.rate is None or arguments.duration is None):
-        raise UsageError("--rate-end alone is no ramp.", "Give --rate, --rate-end and --duration.")
-    kinds = [flag for flag in ("rate", "sweep", "replay") if getattr(arguments, flag) is not None]
-    if len(kinds) > 1:
-        raise UsageError(f"--{kinds[0]} and --{kinds[1]} together: each says which load to send.", "Give one of them.")
-
-
-def _arrival(arguments: argparse.Namespace) -> Arrival:
-    if arguments.replay is not None:
-        return Arrival.REPLAY
-    swept_rate = arguments.sweep is not None and arguments.sweep.startswith("rate")
-    return Arrival.CLOSED if arguments.rate is None and not swept_rate else Arrival(arguments.arrival)
-
-
-def _rate(flag: str, value: float) -> float:
-    if not 0 < value <= 100_000:
-        raise UsageError(f"{flag} {value}: must be above 0.", f"For example {flag} 8.")
-    return value
-
-
-def _workers(text: str) -> int:
-    """0 stands for auto: decided when the load is known."""
-    if text == "auto":
-        return 0
-    try:
-        return _at_least("--workers", int(text), 1)
-    except ValueError:
-        raise UsageError(f"--workers {text}: not a number.", "Give a number, or auto.") from None
 
 
 def percent(text: str, flag: str) -> float:
@@ -351,23 +289,8 @@ def percent(text: str, flag: str) -> float:
         value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
         raise UsageError(f"{flag} {text}: not a percentage.", "Write it as 3%.") from None
-    return _between(flag, value, 0.0, 1.0)
+    return between(flag, value, 0.0, 1.0)
 
 
 MOST_LOGPROBS = 20
 """vLLM's own limit (--max-logprobs) where none was given."""
-EXAMPLES = {"--requests": 30, "--warmup": 5, "--max-tokens": 64, "--max-side": 1024, "--concurrency": 16}
-
-
-def _at_least(flag: str, value: int, least: int) -> int:
-    if value < least:
-        raise UsageError(
-            f"{flag} {value}: must be at least {least}.", f"For example {flag} {EXAMPLES.get(flag, least)}."
-        )
-    return value
-
-
-def _between(flag: str, value: float, low: float, high: float) -> float:
-    if not low <= value <= high:
-        raise UsageError(f"{flag} {value}: must lie from {low:g} to {high:g}.", "See --help.")
-    return value

@@ -38,9 +38,8 @@ class Connection:
         self.on_close: Callable[[Connection], None] | None = None
         self._exchange: Exchange | None = None
         self._pieces: list[bytes] = []
-        self._kept: list[Read] = []
         self._patient = False
-        """Whether reads may wait in `_kept`, stamped but not parsed: see `PlainConnection`."""
+        """Whether reads may wait, stamped but not parsed: see `PlainConnection`."""
         self._parser: httptools.HttpResponseParser | None = None
         self._sent_ns = 0
         self._recv_ns = 0
@@ -71,6 +70,9 @@ class Connection:
     def stale(self) -> bool:
         """Whether the peer has ended this idle connection, or spoken on it out of turn."""
         raise NotImplementedError
+
+    def catch_up(self) -> None:
+        """Hand in what was read and not parsed yet."""
 
     def pause_reading(self) -> None:
         raise NotImplementedError
@@ -157,12 +159,6 @@ class Connection:
             failure = httpx.WriteError(f"the peer closed the connection while the request was sent: {error}")
             failure.__cause__ = error
             self._fail(exchange, failure)
-
-    def catch_up(self) -> None:
-        """Parse what was read and not parsed yet."""
-        if self._kept:
-            kept, self._kept = self._kept, []
-            self.received(kept)
 
     def received(self, reads: Sequence[Read]) -> None:
         """Bytes from the peer, in the order in which they came."""
@@ -254,6 +250,9 @@ class Connection:
         stamps.headers_ns = recv_ns = self._recv_ns
         if stamps.uploaded_ns is not None and stamps.uploaded_ns > recv_ns:
             stamps.uploaded_ns = recv_ns  # this process was put aside between the end of the upload and its stamp
+        if exchange.bodiless:
+            exchange.complete = True
+            self._reusable = False  # the parser knows no HEAD: it waits for the body
 
     def on_message_complete(self) -> None:
         exchange, parser = self._exchange, self._parser
@@ -280,7 +279,8 @@ class Connection:
             self._deadline_ns = last_ns + exchange.limits.idle
         elif stamps.first_byte_ns is None:
             _, stamps.first_byte_ns, _ = body[0]
-            self._watch("idle", last_ns + exchange.limits.idle)
+            if not exchange.discard:  # else the grace is all that is left
+                self._watch("idle", last_ns + exchange.limits.idle)
             self._patient = exchange.sink is not None and exchange.chunked()
         try:
             exchange.deliver(body)

@@ -63,7 +63,7 @@ class Endpoint:
         self._client = client
         self._name = target.name
         self._url = httpx.URL(target.base_url.rstrip("/") + "/v1/chat/completions")
-        self._head = httpx.Headers(_head(self._url, api_key))
+        self._head = _head(self._url, api_key)
         self._keep_text = keep_text
         self._logprobs = logprobs
         self._mask = Mask([api_key] if api_key else [])
@@ -158,10 +158,11 @@ class Endpoint:
     async def _exchange(self, body: bytes, intake: _Intake) -> Verdict:
         """One request and its whole answer. Raises what httpx raises."""
         extensions = {"timeout": self._timeout, "stamps": intake.stamps, "sink": intake.take}
+        headers = [*self._head, (b"content-length", b"%d" % len(body))]
         request = httpx.Request(
-            "POST", self._url, headers=self._head, stream=httpx.ByteStream(body), extensions=extensions
+            "POST", self._url, headers=headers, stream=httpx.ByteStream(body), extensions=extensions
         )
-        request.headers["content-length"] = str(len(body))
+        request.url = self._url  # httpx makes a copy of it, which our transport would have to take apart each time
         before_ns = monotonic_ns()
         # Neither a URL nor a .netrc may add credentials, and no redirect may carry the key to another origin.
         response = await self._client.send(request, stream=True, auth=_NO_AUTH, follow_redirects=False)
@@ -170,7 +171,7 @@ class Endpoint:
                 await _read(response, intake, before_ns)
             finally:
                 await response.aclose()
-        response.stream = _DONE  # httpx ties the two in a cycle, which only the garbage collector would find
+                response.stream = _DONE  # httpx ties the two in a cycle, which only the garbage collector would find
         intake.done_ns = intake.stamps.recv_ns or intake.stamps.headers_ns
         return self._judge(response, intake)
 
@@ -272,7 +273,7 @@ def _timeout_stage(error: httpx.TimeoutException, intake: _Intake) -> Outcome:
 def _connect_failure(error: httpx.ConnectError) -> Outcome:
     if error.request.extensions.get("client_limit"):
         return Outcome.CLIENT_LIMIT
-    if _cause(error, socket.gaierror):
+    if _cause(error, socket.gaierror) or _cause(error, UnicodeError):
         return Outcome.DNS
     if _cause(error, ssl.SSLError):
         return Outcome.TLS

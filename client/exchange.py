@@ -16,7 +16,7 @@ NEVER = 1 << 62
 BUFFER_LIMIT = 4 << 20
 """Body bytes that may wait for a slow consumer before reading from the socket pauses."""
 
-Read = tuple[bytes | memoryview, int, int]
+Read = tuple[bytes | bytearray | memoryview, int, int]
 """Bytes from the peer, `recv_ns` when the kernel had them, `loop_ns` when this process had them."""
 Piece = tuple[bytes, int, int]
 """The same of the body, without its framing."""
@@ -89,6 +89,7 @@ class Exchange:
     """State of one request, from the first byte sent to the last byte received. Waited for by one task at most."""
 
     __slots__ = (
+        "bodiless",
         "buffered",
         "complete",
         "discard",
@@ -105,7 +106,11 @@ class Exchange:
         "waiter",
     )
 
-    def __init__(self, stamps: Stamps, limits: Limits, total_ns: int, sink: Sink | None) -> None:
+    def __init__(
+        self, stamps: Stamps, limits: Limits, total_ns: int, sink: Sink | None, bodiless: bool = False
+    ) -> None:
+        self.bodiless = bodiless
+        """A HEAD request: whatever the headers of its answer say of a body, none comes."""
         self.stamps = stamps
         self.limits = limits
         self.total_ns = total_ns

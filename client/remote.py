@@ -44,8 +44,24 @@ def base_url(text: str) -> str:
         raise ValueError(
             f"{text!r} has a space or a special letter in it; write it percent-encoded (punycode for hosts)"
         )
+    if parts.port == 0 or not _is_host(parts.hostname):
+        raise ValueError(f"{parts.netloc!r} is no host and port that a server can have")
     path = re.sub(r"/+$", "", parts.path).removesuffix("/chat/completions")
     return f"{parts.scheme}://{parts.netloc}{path.removesuffix('/v1')}"
+
+
+def _is_host(name: str) -> bool:
+    """No label is empty or longer than 63 letters, and what begins as punycode is it."""
+    if ":" in name:  # IPv6, checked with its brackets
+        return True
+    try:
+        for label in name.removesuffix(".").split("."):
+            plain = label[4:].encode().decode("punycode") if label.startswith("xn--") else label
+            if not plain.encode("idna"):
+                return False
+    except UnicodeError:
+        return False
+    return True
 
 
 def read_keys(targets: tuple[Target, ...], environment: Mapping[str, str]) -> dict[str, str]:

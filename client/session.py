@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from client.campaign import Campaign
-from client.core.arrivals import Offsets
 from client.core.blocks import workers_needed
 from client.core.evidence import GpuEvidence
 from client.core.plan import RunPlan, Target, TargetKind
 from client.core.records import GpuSample, Phase, RequestRecord, ServerSnapshot, without_tokens
+from client.core.replays import Replay
 from client.core.secrets import NO_MASK, Mask
 from client.core.sidecar import sidecar_applies
 from client.generator import LocalFleet
@@ -105,7 +105,7 @@ async def measure(
     pictures: Pictures,
     run_dir: RunDir,
     progress: Progress,
-    replay: Offsets | None = None,
+    replay: Replay | None = None,
     containers: ServerContainers | None = None,
 ) -> bool:
     """The whole campaign. Returns whether a person or a signal ended it early. `plan.targets` are the targets as introduced.

@@ -2,7 +2,7 @@
 
 A kernel stamp is on CLOCK_REALTIME. It is turned into an age against the same clock at the moment of reading, and the age is
 taken off CLOCK_MONOTONIC: the offset of the two clocks is measured anew at each read, so slew bends no stamp. A step between the stamp
-and its reading would: a read that finds the offset moved since the last one takes the loop's stamp.
+and its reading would: a read that finds the offset moved since the one before on its connection takes the loop's stamp.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import cast
 import httpx
 
 from client.connection import Connection
-from client.exchange import Exchange
+from client.exchange import Exchange, Read
 from client.loop import add_direct_reader
 
 SO_TIMESTAMPNS_NEW = 64
@@ -34,15 +34,14 @@ RESERVED = 32
 Address = tuple[socket.AddressFamily, tuple[str | int | bytes, ...]]
 
 STEP_NS = 100_000_000
-"""The wall clock moved by more than this against the monotonic one since the last read: it was set."""
+"""The wall clock moved by more than this against the monotonic one between two reads: it was set."""
+Raw = tuple[bytes | bytearray | memoryview, list[tuple[int, int, bytes]], int, int]
+"""Bytes from the kernel, the control messages that came with them, and both clocks, wall and monotonic, as the read returned."""
 
-_offset_ns = [time_ns() - monotonic_ns()]
-"""Of the two clocks, at the last read of any connection of this process."""
 _timespec = struct.Struct("=qq").unpack
 _buffer = bytearray(READ_BYTES)
 _view = memoryview(_buffer)
 _buffers = [_buffer]
-
 
 KEPT_BYTES = 2 << 10
 KEPT_READS = 32
@@ -53,10 +52,10 @@ is an empty one, and the blank line after it is CRLF CRLF."""
 
 
 class PlainConnection(Connection):
-    """A non-blocking TCP socket. Read at once, parsed later: the kernel's stamp is all that cannot wait.
+    """A non-blocking TCP socket. Read at once, worked on later: the kernel's stamp and the two clocks are all that cannot wait.
 
-    A token that is not the last is stamped and kept. The parser, the JSON and what is made of them run once for many tokens, with
-    warm caches, and the next connection's token is read the sooner.
+    A token that is not the last is kept with them. Arithmetic, the parser, the JSON and what is made of them run once for many tokens,
+    with warm caches, and the next connection's token is read the sooner.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, home: list[Connection], sock: socket.socket) -> None:
@@ -64,6 +63,9 @@ class PlainConnection(Connection):
         self._sock = sock
         self._fd = sock.fileno()
         self._rest: list[memoryview] = []
+        self._kept: list[Raw] = []
+        self._offset_ns = 0
+        """Wall clock minus monotonic clock, at the last read or at the beginning of the request."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if sys.platform == "linux":
             try:
@@ -74,6 +76,7 @@ class PlainConnection(Connection):
         add_direct_reader(loop, self._fd, self._readable)
 
     def write(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        self._offset_ns = time_ns() - monotonic_ns()
         try:
             sent = self._sock.sendmsg((head, body))
         except BlockingIOError:
@@ -136,10 +139,7 @@ class PlainConnection(Connection):
             self.loop.remove_writer(self._fd)
 
     def _readable(self) -> bool:
-        """Read what is there; whether it was kept, so that nothing came of it.
-
-        The stamp of what was read is never later than the loop's and never before the request was sent.
-        """
+        """Read what is there; whether it was kept, so that nothing came of it."""
         try:
             size, control, _, _ = self._sock.recvmsg_into(_buffers, 64)
         except (BlockingIOError, InterruptedError):
@@ -148,29 +148,42 @@ class PlainConnection(Connection):
             if not self.closed:
                 self.ended(error)
             return False
-        wall_ns = time_ns()
-        recv_ns = loop_ns = monotonic_ns()
+        wall_ns, loop_ns = time_ns(), monotonic_ns()
         if size == 0:
             self.ended(None)
             return False
+        kept = self._kept
+        if self._patient and size < KEPT_BYTES and len(kept) < KEPT_READS:
+            data = _buffer[:size]
+            if data.endswith(EVENT_END):
+                kept.append((data, control, wall_ns, loop_ns))
+                return True
+        last = _view[:size], control, wall_ns, loop_ns
+        if kept:
+            self._kept = []
+            kept.append(last)
+            self.received([self._stamped(raw) for raw in kept])
+        else:
+            self.received((self._stamped(last),))
+        return False
+
+    def catch_up(self) -> None:
+        if self._kept:
+            kept, self._kept = self._kept, []
+            self.received([self._stamped(raw) for raw in kept])
+
+    def _stamped(self, raw: Raw) -> Read:
+        """Asked for in the order of the reads. The stamp is never later than the loop's and never before the request was sent."""
+        data, control, wall_ns, loop_ns = raw
+        recv_ns = loop_ns
         if control:
             seconds, nanoseconds = _timespec(control[0][2])
             age = wall_ns - seconds * 1_000_000_000 - nanoseconds
-            offset_ns, before_ns = wall_ns - loop_ns, _offset_ns[0]
-            _offset_ns[0] = offset_ns
+            offset_ns, before_ns = wall_ns - loop_ns, self._offset_ns
+            self._offset_ns = offset_ns
             if age > 0 and -STEP_NS < offset_ns - before_ns < STEP_NS:
                 recv_ns = max(loop_ns - age, self._sent_ns)
-        kept = self._kept
-        if self._patient and size < KEPT_BYTES and _buffer[size - 4 : size] == EVENT_END and len(kept) < KEPT_READS:
-            kept.append((bytes(_view[:size]), recv_ns, loop_ns))
-            return True
-        if kept:
-            self._kept = []
-            kept.append((_view[:size], recv_ns, loop_ns))
-            self.received(kept)
-        else:
-            self.received(((_view[:size], recv_ns, loop_ns),))
-        return False
+        return data, recv_ns, loop_ns
 
 
 class TlsConnection(Connection, asyncio.Protocol):
@@ -263,6 +276,8 @@ async def open_connection(
         raise httpx.ConnectTimeout(f"no connection to {host}:{port} within {limit_s:g} s") from error
     except socket.gaierror as error:
         raise httpx.ConnectError(f"the name {host!r} cannot be resolved: {error.strerror}") from error
+    except UnicodeError as error:  # from the look-up: a label that is empty or longer than 63
+        raise httpx.ConnectError(f"{host!r} is no host name: {error}") from error
     except ssl.SSLError as error:
         raise httpx.ConnectError(f"TLS with {host}:{port} failed: {error}") from error
     except OSError as error:
@@ -295,6 +310,7 @@ async def _connected_socket(loop: asyncio.AbstractEventLoop, host: str, port: in
 
 
 async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[Address]:
+    host = host.replace("%25", "%")  # a zone, as an address inside a URL writes it (RFC 6874)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:

@@ -29,7 +29,10 @@ from client.sockets import is_own_limit, open_connection
 
 __all__ = ["KernelStampTransport", "Piece", "Stamps", "new_client", "stamps_of"]
 
+CONTENT_LENGTH = b"content-length"
 Origin = tuple[str, str, int]
+Raw = list[tuple[bytes, bytes]]
+"""Names and values of headers as they are on the wire."""
 
 
 class AnswerStream(httpx.AsyncByteStream):
@@ -71,6 +74,17 @@ class AnswerStream(httpx.AsyncByteStream):
             self._connection.give_up(exchange)
 
 
+class _Nothing(httpx.AsyncByteStream):
+    """The body of a response whose pieces are in the sink already. One for all: a stream of its own would hold the request in a cycle."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        return
+        yield b""
+
+
+_NOTHING = _Nothing()
+
+
 class KernelStampTransport(httpx.AsyncBaseTransport):
     """Connections by origin, last used first. Opens as many as there are requests at once: the caller decides how many."""
 
@@ -80,7 +94,9 @@ class KernelStampTransport(httpx.AsyncBaseTransport):
         self._open: set[Connection] = set()
         self._closed = False
         self._limits: tuple[Mapping[str, float | None], Limits] = {}, Limits({})
-        self._headers: tuple[list[tuple[bytes, bytes]], httpx.Headers] = [], httpx.Headers()
+        self._headers: tuple[Raw, httpx.Headers] = [], httpx.Headers()
+        self._place: tuple[httpx.URL | None, Origin, bytes] = None, ("", "", 0), b""
+        self._head: tuple[str, bytes, Raw, bytes] = "", b"", [], b""
         self.connections_opened = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -90,8 +106,9 @@ class KernelStampTransport(httpx.AsyncBaseTransport):
         stamps.clear()
         total_ns = monotonic_ns() + limits.total if limits.total != NEVER else NEVER
         body = await _body(request)
-        exchange = Exchange(stamps, limits, total_ns, extensions.get("sink"))
-        connection = await self._send(request, exchange, _head(request, len(body)), body)
+        origin, path = self._place_of(request.url)
+        exchange = Exchange(stamps, limits, total_ns, extensions.get("sink"), request.method == "HEAD")
+        connection = await self._send(request, exchange, origin, self._head_of(request, path, len(body)), body)
         waits_for_end = exchange.sink is not None
         try:
             while not exchange.complete and exchange.failure is None and (waits_for_end or exchange.status is None):
@@ -102,9 +119,10 @@ class KernelStampTransport(httpx.AsyncBaseTransport):
         if exchange.failure is not None and (exchange.status is None or waits_for_end):
             raise _explained(request, exchange)
         assert exchange.status is not None
-        stream = AnswerStream(exchange, connection, request)
-        headers = self._headers_of(exchange.headers)
-        return httpx.Response(exchange.status, headers=headers, stream=stream, extensions={"stamps": stamps})
+        stream = _NOTHING if waits_for_end else AnswerStream(exchange, connection, request)
+        response = httpx.Response(exchange.status, stream=stream, extensions={"stamps": stamps})
+        response.headers = self._headers_of(exchange.headers)
+        return response
 
     def _limits_of(self, seconds: Mapping[str, float | None]) -> Limits:
         """Nearly always those of the request before."""
@@ -112,11 +130,28 @@ class KernelStampTransport(httpx.AsyncBaseTransport):
             self._limits = dict(seconds), Limits(seconds)
         return self._limits[1]
 
-    def _headers_of(self, raw: list[tuple[bytes, bytes]]) -> httpx.Headers:
-        """Nearly always those of the answer before. httpx copies them into the response."""
+    def _headers_of(self, raw: Raw) -> httpx.Headers:
+        """Nearly always those of the answer before, but for what time adds: then the two share one object, which nobody may change."""
         if raw != self._headers[0]:
             self._headers = raw, httpx.Headers(raw)
         return self._headers[1]
+
+    def _place_of(self, url: httpx.URL) -> tuple[Origin, bytes]:
+        """Origin, and path with query. Nearly always those of the request before: a URL is never changed."""
+        if url is not self._place[0]:
+            self._place = url, _origin(url), url.raw_path
+        return self._place[1:]
+
+    def _head_of(self, request: httpx.Request, path: bytes, length: int) -> bytes:
+        """Request line and headers, nearly always those of the request before but for the length, where that stands last."""
+        raw = request.headers.raw
+        method, same_path, same, begin = self._head
+        if raw and raw[-1] == (CONTENT_LENGTH, b"%d" % length):
+            if request.method != method or path != same_path or raw[:-1] != same:
+                begin = _head(request.method, path, raw[:-1], 0)[:-2]
+                self._head = request.method, path, raw[:-1], begin
+            return begin + b"content-length: %d\r\n\r\n" % length
+        return _head(request.method, path, raw, length)
 
     async def warm(self, url: str | httpx.URL, count: int) -> None:
         """Have `count` idle connections to the origin of `url`, so that no request has to open its own."""
@@ -138,9 +173,10 @@ class KernelStampTransport(httpx.AsyncBaseTransport):
         self._open.clear()
         self._idle.clear()
 
-    async def _send(self, request: httpx.Request, exchange: Exchange, head: bytes, body: bytes) -> Connection:
+    async def _send(
+        self, request: httpx.Request, exchange: Exchange, origin: Origin, head: bytes, body: bytes
+    ) -> Connection:
         """Begin the exchange on an idle connection or a new one. A dead idle one is replaced while no byte was sent."""
-        origin = _origin(request.url)
         home = self._idle.get(origin)
         if home is None:
             home = self._idle.setdefault(origin, [])
@@ -195,6 +231,9 @@ class KernelStampTransport(httpx.AsyncBaseTransport):
                 self._ssl_context = ssl.create_default_context()
             context = self._ssl_context
         connection = await open_connection(host, port, context, home, limit_s)
+        if self._closed:
+            connection.close()
+            raise httpx.ConnectError("the transport was closed while it connected")
         self.connections_opened += 1
         self._open.add(connection)
         connection.on_close = self._open.discard
@@ -295,24 +334,29 @@ async def _body(request: httpx.Request) -> bytes:
 def _origin(url: httpx.URL) -> Origin:
     scheme = url.scheme
     port = url.port
-    if scheme == "http":
-        return scheme, url.host, port or 80
-    if scheme == "https":
-        return scheme, url.host, port or 443
+    try:
+        if scheme == "http":
+            return scheme, url.host, 80 if port is None else port
+        if scheme == "https":
+            return scheme, url.host, 443 if port is None else port
+    except UnicodeError as error:  # a host that begins as punycode and is none
+        raise httpx.ConnectError(f"the name in {str(url)!r} is no host name: {error}") from error
     raise httpx.UnsupportedProtocol(
         f"The load transport speaks http:// and https://, not {scheme or 'an empty scheme'}://."
     )
 
 
-def _head(request: httpx.Request, length: int) -> bytes:
+def _head(method: str, path: bytes, headers: Raw, length: int) -> bytes:
     """Request line and headers. A body is always sent whole, so its length replaces any transfer encoding."""
-    lines = [request.method.encode("ascii") + b" " + request.url.raw_path + b" HTTP/1.1"]
+    if not (method.isascii() and method.replace("-", "").isalpha()):
+        raise httpx.LocalProtocolError(f"{method!r} is no HTTP method.")
+    lines = [method.encode("ascii") + b" " + path + b" HTTP/1.1"]
     sized = length == 0
-    for name, value in request.headers.raw:
+    for name, value in headers:
         lower = name.lower()
         if lower == b"transfer-encoding":
             continue
-        sized = sized or lower == b"content-length"
+        sized = sized or lower == CONTENT_LENGTH
         lines.append(name + b": " + value)
     if not sized:
         lines.append(b"content-length: %d" % length)

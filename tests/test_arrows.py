@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = {"bench", "report", "compare", "memory", "score", "make_images", "ready"}
-BORDER = {"config", "cli", "remote"}
+BORDER = {"config", "cli", "load_options", "remote"}
 ROOMS = {
     "answerfile", "campaign", "clock", "connection", "containers", "endpoint", "exchange", "failures", "generator", "health", "host", "hostcheck",
     "launch", "logfile", "loop", "page", "preflight", "probe", "progress", "rundir", "serverless", "session", "sockets", "summaries", "telemetry", "transport",

@@ -10,8 +10,6 @@ coefficient of variation is 1/sqrt(burstiness). 1 is Poisson, below 1 is burstie
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,12 +32,27 @@ def unit_arrivals(arrival: Arrival, burstiness: float, count: int, rng: np.rando
 
 
 def by_count(
-    arrival: Arrival, rate_per_s: float, count: int, *, seed: tuple[int, ...], burstiness: float = 1.0
+    arrival: Arrival,
+    rate_per_s: float,
+    count: int,
+    *,
+    seed: tuple[int, ...],
+    burstiness: float = 1.0,
+    end_rate_per_s: float | None = None,
 ) -> Offsets:
-    """Offsets of exactly `count` arrivals at a steady rate."""
-    check_rate(rate_per_s, burstiness)
-    units = unit_arrivals(arrival, burstiness, count, np.random.default_rng(seed))
-    return to_ns(units / rate_per_s)
+    """Offsets of exactly `count` arrivals. `end_rate_per_s` makes it a linear ramp, over the time in which `count` are expected.
+
+    The gaps of a ramp are scaled to end with it: for Poisson arrivals that is their law, given their number (sorted uniform draws).
+    """
+    rng = np.random.default_rng(seed)
+    if end_rate_per_s is None:
+        check_rate(rate_per_s, burstiness)
+        return to_ns(unit_arrivals(arrival, burstiness, count, rng) / rate_per_s)
+    _check_ramp(rate_per_s, end_rate_per_s, burstiness)
+    units = unit_arrivals(arrival, burstiness, count + 1, rng)
+    return _ramped(
+        units[:-1] * (count / units[-1]), rate_per_s, end_rate_per_s, 2 * count / (rate_per_s + end_rate_per_s)
+    )
 
 
 def by_duration(
@@ -53,26 +66,30 @@ def by_duration(
 ) -> Offsets:
     """Offsets of all arrivals in [0, duration): their number is part of the process. `end_rate_per_s` makes it a linear ramp."""
     end = rate_per_s if end_rate_per_s is None else end_rate_per_s
-    check_rate(max(rate_per_s, end), burstiness)
-    if min(rate_per_s, end) < 0:
-        raise UsageError(f"A ramp from {rate_per_s:g} to {end:g}/s has a negative rate.", "Give rates of 0 or more.")
+    _check_ramp(rate_per_s, end, burstiness)
     expected = (rate_per_s + end) / 2 * duration_s
     rng = np.random.default_rng(seed)
     units = unit_arrivals(arrival, burstiness, int(expected + 8 * (expected / min(1.0, burstiness)) ** 0.5) + 16, rng)
     while units[-1] < expected:  # rarer than 8 standard deviations, but a short list would be a silent end of the load
         units = np.concatenate([units, units[-1] + unit_arrivals(arrival, burstiness, len(units), rng)])
     # An arrival at exactly Λ(T) belongs to the next interval; 1e-9 forgives the rounding of rate × duration.
-    units = units[units < expected - 1e-9]
-    slope = (end - rate_per_s) / duration_s
+    return _ramped(units[units < expected - 1e-9], rate_per_s, end, duration_s)
+
+
+def _ramped(units: NDArray[np.float64], rate_per_s: float, end_per_s: float, duration_s: float) -> Offsets:
+    """The inverse of the cumulative rate, see above."""
+    slope = (end_per_s - rate_per_s) / duration_s
     if slope == 0:
         return to_ns(units / rate_per_s)
     return to_ns((np.sqrt(rate_per_s**2 + 2 * slope * units) - rate_per_s) / slope)
 
 
-def from_intended(intended_ns: Iterable[int]) -> Offsets:
-    """The arrivals of a saved run as offsets from its first one."""
-    stamps = np.sort(np.fromiter(intended_ns, dtype=np.int64))
-    return stamps - stamps[0] if len(stamps) else stamps
+def _check_ramp(rate_per_s: float, end_per_s: float, burstiness: float) -> None:
+    check_rate(max(rate_per_s, end_per_s), burstiness)
+    if min(rate_per_s, end_per_s) < 0:
+        raise UsageError(
+            f"A ramp from {rate_per_s:g} to {end_per_s:g}/s has a negative rate.", "Give rates of 0 or more."
+        )
 
 
 def to_ns(seconds: NDArray[np.float64]) -> Offsets:

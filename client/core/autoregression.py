@@ -16,10 +16,11 @@ import numpy as np
 
 from client.core.stats import Floats, t_point
 
-COEFFICIENTS = np.arange(-9, 10) / 10
-"""Of the autoregression, all equally likely beforehand."""
-SHARES = ((1.0, 0.5), (2 / 3, 0.25), (1 / 3, 0.25))
-"""Of the variance that the autoregression has, with their prior weights: even odds that there is white noise beside it."""
+COEFFICIENTS = np.append(np.arange(-9, 10) / 10, 0.95)
+SHARES = (1.0, 2 / 3, 1 / 3)
+"""Of the autoregression, and of the variance that it has beside white noise. All are equally likely beforehand."""
+ROUNDING = 1e-12
+"""What values of one size differ by, relative to their size, when they are equal but for the last bits of a double."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,11 @@ def _models(n: int) -> _Models:
     lag = np.arange(n)
     rows, priors = [], []
     for coefficient in COEFFICIENTS:
-        for share, weight in SHARES if coefficient else ((1.0, 1.0),):
+        for share in SHARES if coefficient else (1.0,):
             covariance = share * coefficient**lag * (1 - lag / n)
             covariance[0] = 1.0
             rows.append(2 * np.fft.rfft(covariance).real - 1)
-            priors.append(weight)
+            priors.append(1 / len(SHARES) if coefficient else 1.0)
     expected = np.maximum(np.array(rows), 1e-9)
     each = np.ones(n // 2)
     if n % 2 == 0:
@@ -55,7 +56,7 @@ def widening(series: Floats, confidence: float) -> float:
     """Half-width of the interval of the mean over its half-width for independent values; 1 for fewer than 8 values or a constant."""
     n = len(series)
     variance = float(series.var(ddof=1)) if n >= 8 else 0.0
-    if variance <= 0:
+    if variance <= (ROUNDING * float(np.abs(series).max(initial=0.0))) ** 2:
         return 1.0
     models = _models(n)
     periodogram = np.abs(np.fft.rfft(series - series.mean()))[1:] ** 2 / n

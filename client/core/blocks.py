@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from math import ceil
 
 import msgspec
-import numpy as np
 
 from client.core.arrivals import NS, Offsets, by_count, by_duration, check_rate
 from client.core.plan import Arrival, Design, LoadProfile, Sweep, Target
 from client.core.records import Phase
+from client.core.replays import Replay, beginning
 from client.core.schedule import Schedule, closed_loop, closed_loop_for, open_loop, share_of_count
 from client.errors import UsageError
 
@@ -60,7 +60,7 @@ def block_plan(
     load: LoadProfile,
     seed: int = 0,
     *,
-    replay: Offsets | None = None,
+    replay: Replay | None = None,
     fastest_request_s: float = FASTEST_REQUEST_S,
 ) -> list[Block]:
     """All measured blocks in the order in which they run. `targets[0]` is the baseline; the rest as in `arm_plan`."""
@@ -78,7 +78,7 @@ def arm_plan(
     load: LoadProfile,
     seed: int = 0,
     *,
-    replay: Offsets | None = None,
+    replay: Replay | None = None,
     starts: int = 2,
     fastest_request_s: float = FASTEST_REQUEST_S,
 ) -> ArmPlan:
@@ -133,7 +133,7 @@ def parse_sweep(text: str) -> Sweep:
     except ValueError:
         raise UsageError(f"--sweep {text}: `{listed}` is not a list of numbers.", example) from None
     for value in values:
-        if knob == "concurrency" and (value != int(value) or not 1 <= value <= 100_000):
+        if knob == "concurrency" and not (1 <= value <= 100_000 and value == int(value)):
             raise UsageError(f"--sweep {text}: {value:g} requests in flight is not a whole number above 0.", example)
         if knob == "rate":
             check_rate(value, 1.0)
@@ -158,14 +158,14 @@ class _Numbers:
 
 
 def _blocks_of_level(
-    load: LoadProfile, seed: int, level: int, numbers: _Numbers, replay: Offsets | None, fastest_s: float
+    load: LoadProfile, seed: int, level: int, numbers: _Numbers, replay: Replay | None, fastest_s: float
 ) -> tuple[Schedule, ...]:
     blocks = max(1, load.blocks_per_arm)
     if load.arrival is Arrival.REPLAY:
         if replay is None or not len(replay):
             raise UsageError("There are no arrivals to replay.", "Name a run directory that has measured requests.")
-        pieces = [piece - piece[0] for piece in np.array_split(replay, min(blocks, len(replay)))]
-        return tuple(_open(piece, 0, numbers, load.max_in_flight) for piece in pieces)
+        saved = beginning(replay, load.requests, load.duration_s)
+        return tuple(_open(block.offsets, block.edges, numbers, load.max_in_flight) for block in saved)
     if load.requests is None:
         if not load.duration_s or load.duration_s <= 0:
             raise UsageError("Neither a number of requests nor a duration was given.", "Give --requests or --duration.")
@@ -183,11 +183,10 @@ def _by_count(load: LoadProfile, count: int, seed: tuple[int, ...], numbers: _Nu
             count, load.concurrency, index=numbers.index, edge_index=numbers.edge_index, image=numbers.image
         )
         return numbers.take(schedule, count)
-    if load.rate_end_per_s is not None:
-        raise UsageError("A ramp needs a duration, not a number of requests.", "Give --duration instead of --requests.")
-    rate = _rate(load)
-    edges = min(round(rate * EDGE_S), count // 4)
-    offsets = by_count(load.arrival, rate, count + 2 * edges, seed=seed, burstiness=load.burstiness)
+    rate, end = _rate(load), load.rate_end_per_s
+    # A ramp has no steady state to be led into.
+    edges = 0 if end is not None else min(round(rate * EDGE_S), count // 4)
+    offsets = by_count(load.arrival, rate, count + 2 * edges, seed=seed, burstiness=load.burstiness, end_rate_per_s=end)
     return _open(offsets, edges, numbers, load.max_in_flight)
 
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from client.core.dependence import SHORT, Dependence, dependence, of_contrast
+from client.core.dependence import SHORT, Dependence, dependence, is_central, of_contrast
 from client.core.observed import AnySeries, Clusters, Index, Series, Shares
 from client.core.stats import Floats, Interval, normal_point, t_point
 
@@ -30,9 +30,9 @@ MANY = 2000
 """From here on batch means take over: as exact, and linear in n."""
 EXPANDED = 20
 """Below this many independent values percentile intervals of quantiles are widened too; above it resampled quantiles spread enough."""
-ROUGH = 2.5
-"""How many times fewer degrees of freedom a strongly dependent series leaves its median than it has effective values. Chosen on the worlds
-of `benchmarks/coverage`."""
+IN_VAIN = 0.97
+"""Of the width of a short series' median: dependence is reckoned with on a suspicion (`dependence.SUSPECTED`), and where there is none the
+interval would cover a percent too much for it."""
 CELLS = 4_000_000
 """Numbers held at once while resampling: 32 MB."""
 
@@ -61,19 +61,17 @@ def stationary_index(rng: np.random.Generator, n: int, rows: int, length: int) -
     return index
 
 
-def _levels(confidence: float, n: int, effective: float, smooth: bool) -> tuple[float, float]:
-    """Percentile levels for n values that are worth `effective` independent ones. `smooth`: a mean, or a sum over a sum.
+def _levels(confidence: float, n: int, effective: float, *, smooth: bool, central: bool) -> tuple[float, float]:
+    """Percentile levels for n values that are worth `effective` independent ones. `smooth`: a mean, or a sum over a sum; `central`: a median.
 
-    Percentiles of a resampled quantile are wide enough from 20 independent values on, those of a mean are not. The variance inflation of
-    a median is an estimate too: the more of it, the fewer degrees of freedom are left. In a short series medians are widened by no more
-    than what going from n values to the effective number costs.
+    Percentiles of a resampled quantile are wide enough from 20 independent values on, those of a mean are not. In a short series
+    medians are widened by what Student's t costs more at the effective number than at n.
     """
-    if effective < n and EXPANDED <= n <= SHORT:
-        t, all_free = (t_point(confidence, max(size / ROUGH - 1, 2.0)) for size in (effective, n))
-        return _tails(normal_point(confidence) * t / all_free)
+    if central and EXPANDED <= n <= SHORT:
+        t, all_free = (t_point(confidence, max(size - 1, 2.0)) for size in (effective, n))
+        return _tails(normal_point(confidence) * t / all_free * IN_VAIN)
     if smooth or effective < n or n < EXPANDED:
-        lost = ROUGH * (1 - effective / n)
-        return expanded_levels(confidence, effective / (1 + lost) if n >= EXPANDED else effective)
+        return expanded_levels(confidence, effective)
     return (1 - confidence) / 2, (1 + confidence) / 2
 
 
@@ -109,7 +107,7 @@ def contrast(
     means = all(isinstance(part, Series) and part.p is None for part in parts)
     worth, size = min((len(part) / d.inflation, len(part)) for part, d in zip(parts, depend, strict=True))
     smooth = all(isinstance(part, Shares) or part.p is None for part in parts)
-    levels = _levels(confidence, size, worth, smooth)
+    levels = _levels(confidence, size, worth, smooth=smooth, central=all(is_central(part) for part in parts))
     method = (
         "bootstrap"
         if all(d.spread == 1.0 for d in depend)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from client.core import limits
 from client.core.findings import Gate
 from client.core.gates import STAMPED, Look, Seen, flag, invalid
@@ -62,6 +64,28 @@ def late_stamps(seen: Seen) -> Iterator[Gate]:
             )
 
 
+def merged_stamps(seen: Seen) -> Iterator[Gate]:
+    """The kernel's stamps do not wait for a late reader, but two tokens that wait for it become one read, with the stamp of the later one.
+
+    A server may send two tokens at once as well: it takes a late event loop to make them suspect.
+    """
+    for target, arm in seen.arms.items():
+        lag, ttft = _worst([h.loop_lag_p99_ns for h in seen.health(target)]), seen.median_ms(target, "ttft")
+        owners, first = np.unique(arm.gap_owner, return_index=True)
+        if not len(owners) or lag is None or ttft is None or lag <= max(limits.LAG_SHARE * ttft, limits.LAG_IGNORED_MS):
+            continue
+        share = float((arm.gaps[first] <= 0).mean())
+        if share > limits.MERGED_SHARE:
+            yield flag(
+                "stamps_merged",
+                f"In {share:.0%} of the answers of {target} the first token was read together with the next, by an event loop that ran up to"
+                f" {lag:.1f} ms late (p99): such a read has the stamp of its last token, so their TTFT may be a token or more too long.",
+                "Use more --workers, a lower --rate or --concurrency, or a quieter machine; medians hardly change as long as it is a few percent.",
+                (target,),
+                STAMPED,
+            )
+
+
 def busy_generator(seen: Seen) -> Iterator[Gate]:
     for target in seen.arms:
         shares = [
@@ -113,4 +137,12 @@ def held_back(seen: Seen) -> Iterator[Gate]:
         )
 
 
-GENERATOR_LOOKS: tuple[Look, ...] = (lost_workers, late_sends, late_stamps, busy_generator, collector_pauses, held_back)
+GENERATOR_LOOKS: tuple[Look, ...] = (
+    lost_workers,
+    late_sends,
+    late_stamps,
+    merged_stamps,
+    busy_generator,
+    collector_pauses,
+    held_back,
+)

@@ -4,6 +4,8 @@ LAG_SHARE = 0.05
 """Of the latency measured. Above it the generator's own lateness is no longer small beside the smallest effects we report (3 %)."""
 LAG_IGNORED_MS = 0.5
 """Lags below this are the kernel's own scheduling grain on a shared machine."""
+MERGED_SHARE = 0.01
+"""Of answers whose first token shares its stamp with the next. From here on the 99th percentile of TTFT is theirs."""
 CPU_SHARE = 0.50
 """Of one core for a process. Above it queueing in the event loop is no longer rare (M/D/1: mean wait = half a service time at 50 %)."""
 CPU_SATURATED = 0.90

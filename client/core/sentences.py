@@ -5,7 +5,7 @@ from __future__ import annotations
 from client.core.blocks import levels_of
 from client.core.findings import Action, Findings, TargetFindings
 from client.core.names import NAMES
-from client.core.plan import Arrival, RunPlan
+from client.core.plan import Arrival, LoadProfile, RunPlan
 from client.core.recommend import BETTER, WORSE, quality_of, side_of
 
 
@@ -28,8 +28,9 @@ def load_sentence(plan: RunPlan, cut_short: dict[str, int] | None = None) -> str
     elif load.arrival is Arrival.REPLAY:
         how = "arrivals replayed from a saved run"
     else:
-        rate = f"{load.rate_per_s:g} requests per second" if load.rate_per_s is not None else "an unstated rate"
-        how = f"{rate}, {load.arrival} arrivals (open loop)"
+        how = f"{_rate(load)}, {_arrivals(load)} (open loop)"
+    if load.max_in_flight is not None:
+        how = f"{how}, at most {load.max_in_flight} in flight"
     per = " per arm" if len(plan.targets) > 1 else ""
     length = (
         f"{load.requests:,} measured requests{per}"
@@ -43,6 +44,19 @@ def load_sentence(plan: RunPlan, cut_short: dict[str, int] | None = None) -> str
     if cut_short is not None:
         length = _until_then(cut_short, length)
     return f"{how}, {length}" if length else how
+
+
+def _rate(load: LoadProfile) -> str:
+    if load.rate_per_s is None:
+        return "an unstated rate"
+    if load.rate_end_per_s is not None:
+        return f"a ramp from {load.rate_per_s:g} to {load.rate_end_per_s:g} requests per second"
+    return f"{load.rate_per_s:g} requests per second"
+
+
+def _arrivals(load: LoadProfile) -> str:
+    shape = f" of burstiness {load.burstiness:g}" if load.arrival is Arrival.GAMMA else ""
+    return f"{load.arrival} arrivals{shape}"
 
 
 def _until_then(cut_short: dict[str, int], planned: str) -> str:

@@ -124,7 +124,8 @@ def _whole_events(piece: bytes) -> list[bytes] | None:
         return None
     payloads = []
     for block in piece[:-2].split(b"\n\n"):
-        if block[:6] != b"data: " or b"\n" in block:
+        # An event without data is none: `feed` tells it apart line by line.
+        if block[:6] != b"data: " or len(block) == 6 or b"\n" in block:
             return None
         payloads.append(block[6:])
     return payloads

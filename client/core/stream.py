@@ -168,7 +168,7 @@ class ChatStream:
                 and data[:6] == b"data: "
                 and data[-2:] == b"\n\n"
                 and data.find(b"\n") == size - 2
-                and size <= self._limit
+                and 8 < size <= self._limit
                 and b"\r" not in data
             ):  # one event on one line, as nearly every piece is
                 self._event(data[6:-2], recv_ns)

@@ -180,7 +180,9 @@ class BodyStore:
         if not isinstance(self.pictures, SyntheticPictures) or len(numbers) < _WORTH_PROCESSES or cores == 1:
             await self._build_on(numbers, self._threads, 8)
             return
-        pool = ProcessPoolExecutor(min(16, cores), mp_context=get_context("spawn"), initializer=_become_helper)
+        pool = ProcessPoolExecutor(
+            min(16, cores), mp_context=get_context("spawn"), initializer=become_helper, initargs=(os.getpid(),)
+        )
         try:
             await self._build_on(numbers, pool, 2 * min(16, cores))
         finally:
@@ -212,10 +214,9 @@ class BodyStore:
         self._spilled.clear()
 
 
-def _become_helper() -> None:
-    """A helper process leaves Ctrl-C to its parent, and ends when the parent is gone."""
+def become_helper(parent: int) -> None:
+    """A helper process leaves Ctrl-C to its parent, and ends when the parent is gone: also when it went before the helper came up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.core.arrivals import NS, by_count, by_duration, from_intended
+from client.core.arrivals import NS, by_count, by_duration
 from client.core.plan import Arrival
 from client.errors import UsageError
 
@@ -89,9 +89,18 @@ def test_no_global_random_state_is_used() -> None:
     assert np.random.get_state()[1].tolist() == before
 
 
-def test_saved_arrivals_become_offsets() -> None:
-    assert from_intended([1_000_050, 1_000_000, 1_000_020]).tolist() == [0, 20, 50]
-    assert from_intended([]).tolist() == []
+@pytest.mark.parametrize("arrival", [Arrival.CONSTANT, Arrival.POISSON, Arrival.GAMMA])
+@pytest.mark.parametrize(("start", "end"), [(2.0, 10.0), (10.0, 2.0), (0.0, 8.0), (8.0, 0.0), (5.0, 5.0)])
+def test_a_ramp_by_count_sends_exactly_so_many_at_the_rate_of_the_moment(
+    arrival: Arrival, start: float, end: float
+) -> None:
+    count, duration_s = 6_000, 2 * 6_000 / (start + end)
+    offsets = by_count(arrival, start, count, seed=(3,), burstiness=2.0, end_rate_per_s=end) / NS
+    assert len(offsets) == count
+    assert (np.diff(offsets) >= 0).all()
+    assert 0 <= offsets[0] <= offsets[-1] <= duration_s
+    middle = np.searchsorted(offsets, duration_s / 2)
+    assert middle == pytest.approx(count * (3 * start + end) / (4 * (start + end)), abs=4 * (count / 4) ** 0.5)
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf")])

@@ -46,6 +46,12 @@ def test_nothing_is_said_of_few_values_or_a_constant() -> None:
     assert followed_widening(np.zeros(30), np.zeros(30), 0.95) == 1.0
 
 
+def test_values_that_differ_in_their_last_bits_are_a_constant() -> None:
+    values = np.full(40, math.log(1000.0))
+    values[::3] = np.nextafter(values[::3], 0)
+    assert widening(values, 0.95) == 1.0
+
+
 def test_scale_and_level_of_a_series_do_not_matter() -> None:
     values = _series(np.random.default_rng(3), 60, 0.5, 1.0)
     assert widening(7 * values + 1000, 0.95) == pytest.approx(widening(values, 0.95))

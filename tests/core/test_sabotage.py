@@ -54,6 +54,11 @@ def shorter(r: RequestRecord) -> RequestRecord:
     return change(r, completion_tokens=stop, chunk_ns=r.chunk_ns[:stop], last_token_ns=r.chunk_ns[stop - 1])
 
 
+def merged(r: RequestRecord) -> RequestRecord:
+    second = r.chunk_ns[1]
+    return change(r, first_token_ns=second, chunk_ns=(second, *r.chunk_ns[1:])) if r.index % 10 == 0 else r
+
+
 def overloaded() -> Evidence:
     """Arrivals each 200 ms at a server that needs 234 ms: every request waits longer than the one before."""
     records = [
@@ -91,6 +96,7 @@ CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
     "clocks differ at the power cap": ("gpu_clocks", Severity.FLAG, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(sm_mhz=1300, power_capped_share=0.9), "fp8": GpuArm(sm_mhz=1500)})),
     "stranger on the GPU": ("other_process", Severity.INVALID, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(strangers=("python train.py (pid 77)",))})),
     "late generator": ("generator_late", Severity.INVALID, lambda: made.evidence(made.campaign(), health=(made.health("bf16"), made.health("fp8", send_lag_p50_ns=40 * made.MS, send_lag_p99_ns=40 * made.MS))), Measured()),
+    "two tokens in one late read": ("stamps_merged", Severity.FLAG, lambda: made.evidence(of(made.campaign(), "fp8", merged), health=(made.health("bf16"), made.health("fp8", loop_lag_p99_ns=9 * made.MS))), Measured()),
     "late event loop stamps": ("stamps_late", Severity.INVALID, lambda: made.evidence([change(r, stamps="loop") for r in made.campaign()], health=(made.health("bf16", recv_lag_p99_ns=9 * made.MS), made.health("fp8"))), Measured()),
     "saturated generator": ("generator_saturated", Severity.INVALID, lambda: made.evidence(made.campaign(), health=(made.health("bf16", cpu_ns=980 * made.MS),)), Measured()),
     "busy generator": ("generator_busy", Severity.FLAG, lambda: made.evidence(made.campaign(), health=(made.health("bf16", cpu_ns=600 * made.MS),)), Measured()),
@@ -224,3 +230,8 @@ def test_conditions_on_cost_see_what_spoils_throughput() -> None:
     findings = analyse(made.evidence(of(made.campaign(), "fp8", shorter), plan=plan))
     told = judge(parse("fp8.usd_per_1000_images > 0.0001", ("bf16", "fp8")), findings)
     assert (told.result, "output_lengths" in told.sentence) == ("cannot tell", True)
+
+
+def test_tokens_that_a_server_sends_together_are_no_fault_of_a_loop_in_time() -> None:
+    found = analyse(made.evidence(of(made.campaign(), "fp8", merged)), Measured())
+    assert "stamps_merged" not in {gate.code for gate in found.gates}

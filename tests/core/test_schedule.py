@@ -212,12 +212,11 @@ def test_an_open_loop_has_a_second_of_lead_in() -> None:
     assert block.slots.slots[4].offset_ns == 10**9
 
 
-def test_a_replay_keeps_every_gap_inside_a_block() -> None:
-    offsets = np.array([0, 10, 30, 60, 100], dtype=np.int64)
-    load = LoadProfile(arrival=Arrival.REPLAY, requests=None, blocks_per_arm=2)
-    blocks = block_plan(PAIR[:1], Design.SINGLE, load, replay=offsets)
-    assert [[slot.offset_ns for slot in block.slots] for block in blocks] == [[0, 10, 30], [0, 40]]
-    assert {slot.phase for block in blocks for slot in block.slots} == {Phase.MEASURE}
+def test_a_ramp_by_requests_has_no_edges_and_so_many_requests() -> None:
+    load = LoadProfile(arrival=Arrival.POISSON, rate_per_s=1, rate_end_per_s=9, requests=20, blocks_per_arm=2)
+    blocks = block_plan(PAIR[:1], Design.SINGLE, load)
+    assert [{slot.phase for slot in block.slots} for block in blocks] == [{Phase.MEASURE}] * 2
+    assert [len(block.slots) for block in blocks] == [10, 10]
 
 
 def test_a_ramp_by_duration_has_no_edges() -> None:
@@ -237,7 +236,19 @@ def test_a_sweep_sets_one_knob_a_level() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "depth=1,2", "concurrency=", "concurrency=1.5", "concurrency=0", "rate=-1", "rate=a", "rate=2,2", "rate=nan"],
+    [
+        "",
+        "depth=1,2",
+        "concurrency=",
+        "concurrency=1.5",
+        "concurrency=0",
+        "rate=-1",
+        "rate=a",
+        "rate=2,2",
+        "rate=nan",
+        "concurrency=nan",
+        "concurrency=inf",
+    ],
 )
 def test_a_sweep_that_cannot_be_walked_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError):
@@ -250,7 +261,7 @@ def test_a_sweep_that_cannot_be_walked_is_refused_with_an_example(text: str) -> 
         LoadProfile(requests=None, duration_s=None),
         LoadProfile(arrival=Arrival.POISSON),
         LoadProfile(arrival=Arrival.REPLAY),
-        LoadProfile(arrival=Arrival.CONSTANT, rate_per_s=2, rate_end_per_s=4, requests=10),
+        LoadProfile(arrival=Arrival.CONSTANT, rate_per_s=0, rate_end_per_s=0, requests=10),
     ],
 )
 def test_a_load_that_lacks_something_is_refused(load: LoadProfile) -> None:

@@ -136,6 +136,7 @@ def test_line_ends_and_cuts_change_nothing(name: str, ending: bytes, places: lis
 
 LINES = st.sampled_from(
     [
+        "data: ",
         "data: ü€😀",
         "data:no space",
         "data:  two",
@@ -181,6 +182,15 @@ def test_the_reader_follows_the_standard(lines: list[str], ending: str, places: 
     pieces = cuts(text.replace("\n", ending).encode(), places)
     reader = SseReader()
     assert [e.decode() for piece in pieces for e in reader.feed(piece)] == by_the_book(text)
+
+
+@pytest.mark.parametrize("empty", [b"data: \n\n", b"data:\n\n", b"data\n\n", b"\n\n", b": waiting\n\n"])
+def test_an_event_without_data_is_no_event_and_spoils_nothing(empty: bytes) -> None:
+    """The standard says so, and some servers send one to keep a slow answer's connection open."""
+    chunks = [ROLE, chunk("a"), empty, chunk("b"), empty, chunk("c", "stop"), DONE]
+    for pieces in (chunks, [b"".join(chunks)]):
+        chat = read(*pieces)
+        assert (chat.error, chat.text, len(chat.chunk_ns)) == (None, "abc", 3)
 
 
 def test_events_of_one_read_share_its_stamp() -> None:

@@ -73,7 +73,7 @@ def test_a_key_that_the_server_echoes_is_found_nowhere(workers: str, tmp_path: P
     out = tmp_path / "out"
     with peer(server) as served:
         argv = [*at(base_of(served)), "--model", "m", "--api-key-file", str(tmp_path / "key"), "--requests", "27"]
-        running = start(*argv, "--workers", workers, out=out)
+        running = start(*argv, "--workers", workers, "--concurrency", workers, out=out)
         running.wait_for_lines(3)
         seen = titles()
         done = running.end()

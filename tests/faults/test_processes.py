@@ -263,7 +263,19 @@ def killed_runs_hold(out: Path, server: Byzantine, trial: int) -> None:
 
 def test_nothing_is_left_running_after_a_kill(tmp_path: Path) -> None:
     """Workers and simulated servers end with the process that started them."""
-    running = start("--simulate", "h100", "--requests", "400", *SMALL[:4], *SAME, "--workers", "2", out=tmp_path)
+    running = start(
+        "--simulate",
+        "h100",
+        "--requests",
+        "400",
+        *SMALL[:4],
+        *SAME,
+        "--concurrency",
+        "2",
+        "--workers",
+        "2",
+        out=tmp_path,
+    )
     deadline = time.monotonic() + 60
     while len(found := children(running.process.pid)) < 4:
         assert time.monotonic() < deadline, found

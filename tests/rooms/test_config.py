@@ -59,12 +59,39 @@ def test_a_target_that_no_file_knows_needs_an_address() -> None:
         (["--requests", "5", "--duration", "5"], r"both say when to stop"),
         (["--rate", "5", "--concurrency", "5"], r"an open loop has no fixed number"),
         (["--rate", "0"], r"--rate 0.0: must be above 0"),
+        (["--rate", "inf"], r"--rate inf"),
+        (["--rate", "200000"], r"100,000 at most"),
+        (["--rate", "0", "--rate-end", "0", "--duration", "5"], r"sends nothing"),
+        (["--rate-end", "5", "--duration", "5"], r"no ramp"),
+        (["--rate", "5", "--sweep", "rate=1,2"], r"each says which load"),
+        (["--sweep", "concurrency=1,2", "--concurrency", "4"], r"--sweep and --concurrency together"),
+        (["--replay", "x", "--concurrency", "4"], r"--replay and --concurrency together"),
+        (["--replay", "x", "--arrival", "constant"], r"--arrival and --replay together"),
+        (["--replay", "x", "--burstiness", "2"], r"--burstiness and --replay together"),
+        (["--arrival", "constant"], r"--arrival without --rate"),
+        (["--burstiness", "2"], r"--burstiness without --rate"),
+        (["--max-in-flight", "2"], r"--max-in-flight without --rate"),
+        (["--sweep", "concurrency=1,2", "--max-in-flight", "2"], r"--max-in-flight without --rate"),
+        (["--rate", "5", "--arrival", "poisson", "--burstiness", "2"], r"only gamma arrivals"),
+        (["--rate", "100000", "--duration", "604800"], r"more than one run holds"),
+        (["--requests", "99999999999"], r"more than one run holds"),
+        (["--sweep", "concurrency=1,2", "--requests", "15000000"], r"30,000,000 requests to each target"),
+        (["--concurrency", "100001"], r"--concurrency 100001: must be 100,000 at most"),
+        (["--workers", "3", "--concurrency", "2"], r"1 of them would have nothing to send"),
+        (["--workers", "3", "--sweep", "concurrency=1,2"], r"1 of them would have nothing to send"),
+        (["--workers", "3", "--rate", "5", "--max-in-flight", "2"], r"no place for each"),
+        (["--workers", "1000", "--concurrency", "2000"], r"256 at most"),
         (["--simulate", "a100"], r"no such profile.*rtx-6000-ada, h100"),
         (["--url", "http://h:1"], r"one and the same server"),
         (["--url", "fp8=http://127.0.0.1:8000"], r"targets bf16 and fp8 are one and the same server"),
         (["--url", "fp8=http://localhost:8000/v1"], r"one and the same server"),
         (["--url", "fp8=ftp://h"], r"target fp8, url: .*no http"),
         (["--url", "fp8=http://user:secret@h"], r"must not stand in the URL"),
+        (["--url", "fp8=http://h:0"], r"'h:0' is no host and port"),
+        (["--url", "fp8=http://a..b"], r"is no host and port"),
+        (["--url", f"fp8=http://{'a' * 64}.b"], r"is no host and port"),
+        (["--url", "fp8=http://xn--"], r"is no host and port"),
+        (["--url", "fp8=http://xn--a.b"], r"is no host and port"),
         (["--price", "fp8=-3"], r"target fp8, price_usd_per_hour"),
         (["--primary", "speed"], r"--primary speed: no such metric.*e2e_p50"),
         (["--primary", "error_rate"], r"--primary error_rate: no such metric"),
@@ -124,6 +151,19 @@ def test_a_simulated_pair_needs_no_address() -> None:
 def test_open_loop_is_poisson_unless_said_otherwise() -> None:
     assert plan("--rate", "2").load.arrival is Arrival.POISSON
     assert plan().load.arrival is Arrival.CLOSED
+    assert plan("--rate", "2", "--burstiness", "0.5").load.arrival is Arrival.GAMMA  # as in vLLM's benchmark
+    assert plan("--sweep", "rate=1,2", "--arrival", "constant").load.arrival is Arrival.CONSTANT
+
+
+def test_what_goes_together_is_planned() -> None:
+    ramp = plan("--rate", "0", "--rate-end", "5", "--requests", "50").load
+    assert (ramp.rate_per_s, ramp.rate_end_per_s, ramp.requests) == (0, 5, 50)
+    assert plan("--rate", "5", "--rate-end", "0", "--duration", "5").load.rate_end_per_s == 0
+    replay = plan("--replay", "x", "--max-in-flight", "4").load
+    assert (replay.requests, replay.duration_s, replay.max_in_flight) == (None, None, 4)
+    assert plan("--replay", "x", "--requests", "7").load.requests == 7
+    assert plan("--workers", "2", "--sweep", "concurrency=1,2").load.workers == 2
+    assert plan("--workers", "auto").load.workers == 0
 
 
 @pytest.mark.parametrize(
@@ -136,6 +176,8 @@ def test_open_loop_is_poisson_unless_said_otherwise() -> None:
         ("h:8000", "http://h:8000"),
         ("https://api.runpod.ai/v2/abc/openai/v1", "https://api.runpod.ai/v2/abc/openai"),
         ("http://[::1]:8000/v1", "http://[::1]:8000"),
+        ("http://xn--bcher-kva.example./v1", "http://xn--bcher-kva.example."),
+        ("http://host_name:1", "http://host_name:1"),
     ],
 )
 def test_base_urls_in_every_usual_form(text: str, url: str) -> None:

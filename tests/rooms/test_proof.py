@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,27 @@ def test_every_kept_run_agrees_with_its_servers_counters(run: Path) -> None:
             theirs = found[what].theirs
             assert theirs is not None
             assert 0 < found[what].ours - theirs < 5 + 0.05 * found[what].ours, (target.name, found[what])
+
+
+@pytest.mark.parametrize("page", sorted(RESULTS.glob("*/README.md")), ids=lambda page: page.parent.name)
+def test_every_interval_on_a_page_of_results_stands_in_a_report_beside_it(page: Path) -> None:
+    """The statistics change, reports are made again, and a page written by hand must not keep the old ends."""
+    reports = [*page.parent.glob("*/report.md"), *page.parent.glob("*.txt")]
+    told = [found for report in reports for found in _intervals(report.read_text())]
+    quoted = _intervals(page.read_text())
+    assert len(quoted) >= 10
+    assert [ends for ends in quoted if not any(all(map(_rounds_to, exact, ends)) for exact in told)] == []
+
+
+def _intervals(text: str) -> list[tuple[str, str]]:
+    """Of a change in percent: both ends signed or zero."""
+    return re.findall(r"(?:&#91;|\[)([+−][\d.]+|0)(?: %)?, ([+−][\d.]+|0)(?: %)?(?:&#93;|\])", text)
+
+
+def _rounds_to(exact: str, shown: str) -> bool:
+    """With the digits that are shown."""
+    step = Decimal(1).scaleb(-len(shown.partition(".")[2]))
+    return Decimal(exact.replace("−", "-")).quantize(step) == Decimal(shown.replace("−", "-"))
 
 
 def test_a_request_that_was_never_sent_would_be_seen(tmp_path: Path) -> None:

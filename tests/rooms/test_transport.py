@@ -188,6 +188,38 @@ async def test_a_reader_that_stops_early_ends_the_connection_after_a_grace(clien
         assert 0.2 < ended[0] - stopped < 1.5
 
 
+async def test_a_reader_that_leaves_before_the_first_byte_ends_the_connection_too(client: LoadClient) -> None:
+    ended = threading.Event()
+
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(CHUNKED)
+        time.sleep(0.05)
+        try:
+            while True:
+                talk.send(b"1\r\nx\r\n")
+                time.sleep(0.01)
+        except OSError:
+            ended.set()
+
+    with peer(script) as server:
+        response = await client.send(client.build_request("POST", server.url, content=b"{}"), stream=True)
+        await response.aclose()
+        assert await asyncio.to_thread(ended.wait, 2)
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n", CHUNKED])
+@pytest.mark.parametrize("with_sink", [False, True])
+async def test_an_answer_to_head_has_no_body_whatever_its_headers_say(
+    client: LoadClient, head: bytes, with_sink: bool
+) -> None:
+    extensions: dict[str, Any] = {"timeout": {"total": 2.0}} | ({"sink": lambda pieces: None} if with_sink else {})
+    with peer(answering(head)) as server:
+        for _ in range(2):
+            response = await client.send(client.build_request("HEAD", server.url, extensions=extensions), stream=True)
+            assert (response.status_code, [piece async for piece in response.aiter_raw()]) == (200, [])
+
+
 async def test_many_at_once(client: LoadClient) -> None:
     with peer(answering(OK)) as server:
         for _ in range(2):
@@ -605,6 +637,30 @@ async def test_a_name_without_address(client: LoadClient) -> None:
     assert isinstance(caught.value.__cause__, socket.gaierror)
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".example", "xn--"])
+async def test_a_name_that_is_none(client: LoadClient, host: str) -> None:
+    request = client.build_request("POST", f"http://{host}/", headers={"host": "h"})  # httpx would look into it for one
+    with pytest.raises(httpx.ConnectError, match="is no host name"):
+        await client.send(request)
+
+
+async def test_port_0_is_not_port_80(client: LoadClient) -> None:
+    with pytest.raises(httpx.ConnectError, match=r"127\.0\.0\.1:0: "):
+        await post(client, "http://127.0.0.1:0/")
+
+
+async def test_an_address_may_have_a_zone(client: LoadClient) -> None:
+    with pytest.raises((httpx.ConnectError, httpx.ConnectTimeout)) as caught:
+        await post(client, "http://[fe80::1%25lo]:9/", connect=0.2)
+    assert not isinstance(caught.value.__cause__, socket.gaierror)
+
+
+@pytest.mark.parametrize("method", ["GE T", "G\u00c9T", ""])
+async def test_a_method_that_is_none_is_refused(client: LoadClient, method: str) -> None:
+    with pytest.raises(httpx.LocalProtocolError):
+        await client.send(client.build_request(method, "http://127.0.0.1:9/"))
+
+
 async def test_no_descriptors_left(client: LoadClient) -> None:
     with peer(answering(OK)) as server:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -662,6 +718,17 @@ async def test_cookies_are_not_kept(client: LoadClient) -> None:
         await post(client, server.url)
         await post(client, server.url)
         assert b"cookie" not in seen[1].lower()
+
+
+async def test_a_client_that_is_closed_while_it_connects_opens_nothing() -> None:
+    client = new_client()
+    with peer(answering(OK)) as server:
+        task = asyncio.create_task(post(client, server.url))
+        await asyncio.sleep(0)
+        await client.aclose()
+        with pytest.raises(httpx.ConnectError, match="closed while it connected"):
+            await task
+    assert not client.transport._open
 
 
 async def test_a_closed_client_has_no_sockets_left() -> None:

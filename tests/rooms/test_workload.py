@@ -7,6 +7,8 @@ import base64
 import io
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from client.workload import Bodies, BodyStore, SyntheticPictures, open_pictures
 from client.workload.manifest import MAX_LINE
 from client.workload.truth import GivenBoxes, boxes_as_sent
 
+ROOT = Path(__file__).parents[2]
 SIZE = (96, 72)
 
 
@@ -278,6 +281,22 @@ async def test_many_synthetic_pictures_are_drawn_by_processes() -> None:
     assert all(bodies.store.ready(i) for i in range(26))
     assert sent_picture((await bodies.get(25)).body) == pictures.case(25).jpeg
     bodies.close()
+
+
+def test_a_helper_whose_parent_went_before_it_came_up_ends_too() -> None:
+    code = "import time; from client.workload.bodies import become_helper; become_helper({}); time.sleep(30)"
+
+    def helper(parent: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", code.format(parent)], cwd=ROOT)
+
+    with helper(os.getpid()) as cared_for, helper(1 << 30) as orphan:
+        try:
+            assert orphan.wait(20) == 1
+            with pytest.raises(subprocess.TimeoutExpired):
+                cared_for.wait(1)
+        finally:
+            cared_for.kill()
+            orphan.kill()
 
 
 async def test_the_loop_is_free_while_bodies_are_built() -> None:
