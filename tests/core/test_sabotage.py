@@ -184,6 +184,11 @@ def test_a_serial_design_expects_new_start_times() -> None:
     assert "before and after" in findings.comparison.notes[1]
 
 
+def test_tokens_that_a_server_sends_together_are_no_fault_of_a_loop_in_time() -> None:
+    found = analyse(made.evidence(of(made.campaign(), "fp8", merged)), Measured())
+    assert "stamps_merged" not in {gate.code for gate in found.gates}
+
+
 def test_a_serial_design_does_not_excuse_a_crash_of_the_candidate() -> None:
     """It is measured in one stay: a new start within that is no part of the design."""
     order = [("bf16", 0), ("bf16", 1), *(("fp8", k) for k in range(4)), ("bf16", 2), ("bf16", 3)]
@@ -230,8 +235,3 @@ def test_conditions_on_cost_see_what_spoils_throughput() -> None:
     findings = analyse(made.evidence(of(made.campaign(), "fp8", shorter), plan=plan))
     told = judge(parse("fp8.usd_per_1000_images > 0.0001", ("bf16", "fp8")), findings)
     assert (told.result, "output_lengths" in told.sentence) == ("cannot tell", True)
-
-
-def test_tokens_that_a_server_sends_together_are_no_fault_of_a_loop_in_time() -> None:
-    found = analyse(made.evidence(of(made.campaign(), "fp8", merged)), Measured())
-    assert "stamps_merged" not in {gate.code for gate in found.gates}
