@@ -10,7 +10,7 @@ from client.core.blocks import levels_of
 from client.core.bootstrap import contrast
 from client.core.dependence import told_inflation
 from client.core.findings import Estimate
-from client.core.metrics import Arm, batch_rates, throughput_weights
+from client.core.metrics import Arm, batch_rates, throughput_weights, unknown_of
 from client.core.names import LATENCIES, QUANTILES
 from client.core.observed import Clusters, Series, Shares
 from client.core.plan import Arrival, RunPlan
@@ -42,7 +42,11 @@ def arm_metrics(arm: Arm, plan: RunPlan) -> dict[str, Estimate]:
         found[f"{metric}_ms_mean"] = mean_estimate(arm, metric, plan)
     for name, weights in throughput_weights(arm, plan.slos).items():
         found[name] = rate_estimate(arm, weights, plan)
-    found.setdefault("output_tokens_per_s", not_measured("1/s", "the server gave no token counts"))
+    if arm.ok.any():
+        found.setdefault("output_tokens_per_s", not_measured("1/s", "the server gave no token counts"))
+    found.setdefault("output_tokens_per_s", not_measured("1/s"))
+    if plan.slos and (unknown := unknown_of(arm, plan.slos)) is not None:
+        found["goodput_per_s"] = not_measured("1/s", f"the {unknown} of some answers is not known")
     found["error_rate"] = error_rate(arm, plan.confidence)
     return found
 
@@ -149,6 +153,8 @@ def rate_estimate(arm: Arm, weights: Floats, plan: RunPlan) -> Estimate:
     value, n = rate_of(arm, weights, plan), int(arm.ok.sum())
     if value is None:
         return not_measured("1/s")
+    if value == 0:
+        return _none_counted(arm, plan)
     if plan.load.arrival is Arrival.CLOSED:
         found = contrast([rate_series(arm, weights)], [1.0], False, plan.confidence, (plan.seed, 12)).log
         spread = None if found is None else (math.exp(found.low - found.value), math.exp(found.high - found.value))
@@ -161,6 +167,15 @@ def rate_estimate(arm: Arm, weights: Floats, plan: RunPlan) -> Estimate:
     if spread is None:
         return Estimate(value=value, n=n, unit="1/s", note="too few requests for an interval")
     return Estimate(value=value, low=max(0.0, value * spread[0]), high=value * spread[1], n=n, unit="1/s")
+
+
+def _none_counted(arm: Arm, plan: RunPlan) -> Estimate:
+    """Of n requests none counted: their share lies below Wilson's bound, and so does the rate, below that share of all that ended."""
+    ended = rate_of(arm, np.ones(len(arm)), plan) or 0.0
+    share = wilson(0, int(arm.counted.sum()), plan.confidence)
+    return Estimate(
+        value=0.0, low=0.0, high=None if share is None else ended * share.high, n=int(arm.ok.sum()), unit="1/s"
+    )
 
 
 def error_rate(arm: Arm, confidence: float) -> Estimate:

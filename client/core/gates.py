@@ -130,14 +130,22 @@ def timeouts(seen: Seen) -> Iterator[Gate]:
 
 def too_few(seen: Seen) -> Iterator[Gate]:
     for target, arm in seen.arms.items():
-        answered = int(arm.ok.sum())
-        if answered < limits.FEW_REQUESTS:
-            yield invalid(
-                "too_few_requests",
-                f"{f'Only {answered}' if answered else 'None'} of the measured requests to {target} {'was' if answered < 2 else 'were'} answered: no interval of a median exists at {seen.plan.confidence:.0%}.",
-                f"Ask for at least --requests {limits.FEW_REQUESTS}; 30 or more tell effects of some percent apart.",
-                (target,),
+        answered, counted = int(arm.ok.sum()), int(arm.counted.sum())
+        if answered >= limits.FEW_REQUESTS:
+            continue
+        why = f"no interval of a median exists at {seen.plan.confidence:.0%}."
+        step = f"Ask for at least --requests {limits.FEW_REQUESTS}; 30 or more tell effects of some percent apart."
+        if not counted:
+            fact, step = f"No request to {target} was measured.", "See how the run ended, and run it again."
+        elif counted >= limits.FEW_REQUESTS:
+            some = "none" if not answered else f"only {answered}"
+            fact = (
+                f"Of {counted} measured requests to {target} {some} {'was' if answered < 2 else 'were'} answered: {why}"
             )
+            step = "Look at how the others failed, and at the server's log."
+        else:
+            fact = f"Only {counted} request{'' if counted == 1 else 's'} to {target} {'was' if counted == 1 else 'were'} measured: {why}"
+        yield invalid("too_few_requests", fact, step, (target,))
 
 
 def _mean_difference(both: Sides, tokens: list[Floats]) -> tuple[float, float]:

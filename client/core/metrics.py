@@ -170,7 +170,10 @@ def _gaps(table: RecordTable, rows: Ints, ok: Mask) -> tuple[Floats, Codes]:
 
 
 def meets(arm_: Arm, slos: tuple[Slo, ...]) -> Mask:
-    """Answered requests that met every objective. For `itl` the largest gap counts; a single token meets any `tpot`."""
+    """Answered requests that met every objective. For `itl` the largest gap counts; a single token meets any `tpot`.
+
+    Only where `unknown_of` says that each can be judged.
+    """
     good = arm_.ok.copy()
     for slo in slos:
         if slo.metric == "itl":
@@ -181,6 +184,19 @@ def meets(arm_: Arm, slos: tuple[Slo, ...]) -> Mask:
             values = arm_.latency[slo.metric]
             good &= np.isnan(values) | (values <= slo.limit_ms)
     return good
+
+
+def unknown_of(arm_: Arm, slos: tuple[Slo, ...]) -> str | None:
+    """The first objective that some answered request cannot be held against: what is not known is not met, and not missed either."""
+    for slo in slos:
+        if slo.metric == "itl":
+            judged = (np.bincount(arm_.gap_owner, minlength=len(arm_)) > 0) | (arm_.tokens == 1)
+        else:
+            judged = ~np.isnan(arm_.latency[slo.metric])
+            judged |= (slo.metric == "tpot") & (arm_.tokens == 1)
+        if bool((arm_.ok & ~judged).any()):
+            return slo.metric
+    return None
 
 
 def batch_rates(arm_: Arm, weights: Floats, least: int = 4) -> tuple[Floats, Floats]:
@@ -213,6 +229,6 @@ def throughput_weights(arm_: Arm, slos: tuple[Slo, ...]) -> dict[str, Floats]:
     found = {"requests_per_s": arm_.ok.astype(np.float64)}
     if len(arm_) and bool((arm_.tokens[arm_.ok] != NEVER).all()):
         found["output_tokens_per_s"] = np.where(arm_.ok, arm_.tokens, 0).astype(np.float64)
-    if slos:
+    if slos and unknown_of(arm_, slos) is None:
         found["goodput_per_s"] = meets(arm_, slos).astype(np.float64)
     return found

@@ -29,7 +29,13 @@ def number(estimate: Estimate) -> str:
     digits = f"{value:,.0f}" if whole else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.3g}"
     if not whole and abs(value) < 10 and not float(value).is_integer():
         digits = f"{value:#,.3g}"  # 4.10 beside 6.15, not 4.1
-    return f"{digits}/s" if estimate.unit == "1/s" else f"{digits} {estimate.unit}".strip()
+    least = "≥ " if at_least(estimate) else ""
+    return f"{least}{digits}/s" if estimate.unit == "1/s" else f"{least}{digits} {estimate.unit}".strip()
+
+
+def at_least(estimate: Estimate) -> bool:
+    """A quantile that timed out: its value is the limit, and it is that or more."""
+    return estimate.high is None and estimate.note is not None and estimate.note.startswith("≥")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,12 @@ def effect_sentence(word: Word, told: Told) -> str:
     if word is Word.NOT_MEASURED:
         return f"{told.name.words}{role}: not measured ({told.a.note or told.b.note or 'no numbers'})."
     head = f"{told.name.words}{role}: {told.who[0]} {number(told.a)}, {told.who[1]} {number(told.b)}"
+    if told.ratio.value is None and word not in (Word.INCONCLUSIVE, Word.EQUIVALENT, Word.NO_DIFFERENCE):
+        ends = [end for end in (told.ratio.low, told.ratio.high) if end is not None]
+        far = f": by {percent(ends[0])} or more" if ends else ", which has none"
+        return f"{head}; {told.who[1]} is {word} than {told.who[0]}{far}."
+    if told.a.value == 0 and told.b.value == 0:
+        return f"{head}; inconclusive, there is none of it on either side."
     if told.ratio.value is None or told.ratio.low is None or told.ratio.high is None:
         notes = [note for note in (told.a.note, told.b.note) if note]
         return f"{head}; inconclusive, the ratio has no bounded interval ({'; '.join(notes) or 'too few requests'})."

@@ -109,8 +109,8 @@ def effects(
     )
     found = {}
     for short, case in judged.items():
-        word, needs = _word(case, adjusted.get(short), plan, both)
         arms = baseline[NAMES[short].key], candidate[NAMES[short].key]
+        word, needs = _word(case, adjusted.get(short), plan, both, arms)
         effect = _effect(case, word, needs, arms, _told(short, both, plan))
         spoiled = next((gate for gate in gates if spoils(gate, short)), None)
         found[short] = effect if spoiled is None else _spoiled(effect, spoiled)
@@ -137,13 +137,26 @@ def _told(short: str, both: Sides, plan: RunPlan) -> Told:
     return Told(NAMES[short], who, none, none, none, None, None, plan.min_effect, short == plan.primary)
 
 
-def _word(judged: Judged | None, adjusted: float | None, plan: RunPlan, both: Sides) -> tuple[Word, int | None]:
+def apart(a: Estimate, b: Estimate) -> float | None:
+    """Where no ratio is bounded (a quantile at its time-out, a rate of nothing): the log ratio that it has at least, if the intervals of
+    both arms lie apart all the same; infinite over a rate of nothing. None: they do not."""
+    if a.high is not None and b.low is not None and b.low > a.high:
+        return math.log(b.low / a.high) if a.high > 0 else math.inf
+    if b.high is not None and a.low is not None and a.low > b.high:
+        return math.log(b.high / a.low) if b.high > 0 else -math.inf
+    return None
+
+
+def _word(
+    judged: Judged | None, adjusted: float | None, plan: RunPlan, both: Sides, arms: tuple[Estimate, Estimate]
+) -> tuple[Word, int | None]:
     """The word, and for an inconclusive one the requests for each arm that would probably settle it."""
     if judged is None:
         return Word.NOT_MEASURED, None
     log = judged.found.log
     if log is None:
-        return Word.INCONCLUSIVE, None
+        far = apart(*arms)
+        return (Word.INCONCLUSIVE if far is None else direction(far, judged.name)), None
     word = word_of(log, judged.name, plan.min_effect, judged.floor)
     few = judged.found.n < least_n(0.5, plan.confidence)
     uncorrected = adjusted is not None and adjusted > 1 - plan.confidence
@@ -165,6 +178,12 @@ def _effect(
             difference = Estimate(value=plain.value, low=plain.low, high=plain.high, n=n, unit=told.name.unit)
     floor = judged.floor if judged is not None else None
     drift = judged.drift if judged is not None else 0.0
+    far = apart(*arms) if judged is not None and judged.found.log is None else None
+    if far is not None and math.isfinite(far):
+        end = math.exp(far)
+        ratio = Estimate(
+            low=end if far > 0 else None, high=end if far < 0 else None, note="not bounded on its far side"
+        )
     whole = Told(told.name, told.who, *arms, ratio, floor, needs, told.min_effect, told.primary, drift)
     return Effect(
         metric=told.name.short, baseline=arms[0], candidate=arms[1], ratio=ratio, difference=difference, word=word,

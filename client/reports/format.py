@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from client.core.findings import Effect, Estimate, Word
+from client.core.phrases import at_least
 
 MINUS = "−"
 NOT_MEASURED = "not measured"
@@ -42,6 +43,8 @@ def estimate(item: Estimate | None, *, interval: bool = True) -> str:
     if interval and item.low is not None and item.high is not None and item.low != item.high:
         places = digits_of(item.value, item.unit)
         text += f" [{number(item.low, item.unit, places)}, {number(item.high, item.unit, places)}]"
+    if at_least(item):
+        text = f"≥ {text}"
     unit = {"1/s": "/s"}.get(item.unit, item.unit)
     return text if unit in ("", "iou") else f"{text}{'' if unit == '/s' else ' '}{unit}"
 
