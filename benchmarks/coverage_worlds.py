@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import multiprocessing
+import signal
 import time
 import zlib
 from itertools import groupby
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.worlds import WORLDS, World, campaign, naive_interval, plan
 from client.core.findings import Word
@@ -44,13 +47,14 @@ class Question(NamedTuple):
 
 
 def questions(campaigns: int, seed: int, quick: bool) -> list[Question]:
+    """Costly rows first, so that no process is left alone with one. Campaigns of 30 requests cost little: twice as many of them."""
     sizes = (30, 120)
     found = []
     for world in WORLDS:
         for n in sizes:
             for effect in EFFECTS[::3] if quick else EFFECTS:
                 found += [
-                    Question(world, design, "e2e_p50", n, effect, campaigns, seed)
+                    Question(world, design, "e2e_p50", n, effect, campaigns * (2 if n == 30 else 1), seed)
                     for design in ("interleaved", "serial", "naive A then B")
                 ]
         if not quick:
@@ -59,7 +63,7 @@ def questions(campaigns: int, seed: int, quick: bool) -> list[Question]:
                 for metric in ("e2e_mean", "e2e_p95", "requests_per_s")
                 if metric == "e2e_p95" or world.tail is None
             ]
-    return found
+    return sorted(found, key=lambda question: (-question.n, question.design.startswith("naive")))
 
 
 def answer(question: Question) -> dict[str, Any]:
@@ -151,7 +155,13 @@ def main() -> None:
         prog="benchmarks/coverage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
-    parser.add_argument("--campaigns", type=int, default=400, metavar="N", help="campaigns for each row (default 400)")
+    parser.add_argument(
+        "--campaigns",
+        type=int,
+        default=400,
+        metavar="N",
+        help="campaigns for each row (default 400), twice as many for n = 30",
+    )
     parser.add_argument(
         "--docs", type=Path, metavar="FILE", help="put the compact table between its marks in this Markdown file"
     )
@@ -169,20 +179,41 @@ def main() -> None:
             into_docs(asked.docs, compact(saved["rows"]))
         return
     begin = time.perf_counter()
-    with multiprocessing.get_context("spawn").Pool(asked.processes) as pool:
-        rows = pool.map(answer, questions(asked.campaigns, asked.seed, asked.quick), chunksize=1)
+    asks = questions(asked.campaigns, asked.seed, asked.quick)
+    rows = answers(asks, asked.processes)
     print(table(rows))
     seconds = time.perf_counter() - begin
-    print(f"\n{asked.campaigns} campaigns a row, seed {asked.seed}, {seconds:.0f} s with {asked.processes} processes.")
-    if asked.docs:
+    some = "" if len(rows) == len(asks) else f" Interrupted: {len(rows)} of {len(asks)} rows."
+    print(
+        f"\n{asked.campaigns} campaigns a row, twice as many for n = 30, seed {asked.seed}, {seconds:.0f} s with {asked.processes} processes.{some}"
+    )
+    if asked.docs and not some:
         into_docs(asked.docs, compact(rows))
     if asked.json:
-        asked.json.write_text(
-            json.dumps(
-                {"campaigns": asked.campaigns, "seed": asked.seed, "seconds": round(seconds, 1), "rows": rows}, indent=1
-            )
-            + "\n"
-        )
+        told = {"campaigns": asked.campaigns, "seed": asked.seed, "seconds": round(seconds, 1), "complete": not some}
+        asked.json.write_text(json.dumps(told | {"rows": rows}, indent=1) + "\n")
+
+
+def answers(asks: list[Question], processes: int) -> list[dict[str, Any]]:
+    """A row for each question, in the order of `_place`. Ctrl-C keeps what is answered."""
+    rows: list[dict[str, Any]] = []
+    columns = (TextColumn("campaigns"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with (
+        multiprocessing.get_context("spawn").Pool(processes, _leave_interrupts) as pool,
+        Progress(*columns, console=Console(stderr=True)) as bar,
+    ):
+        task = bar.add_task("", total=sum(question.campaigns for question in asks))
+        try:
+            for row in pool.imap_unordered(answer, asks):
+                rows.append(row)
+                bar.advance(task, row["campaigns"])
+        except KeyboardInterrupt:
+            pool.terminate()
+    return sorted(rows, key=lambda row: (*_place(row), row["true_effect"]))
+
+
+def _leave_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

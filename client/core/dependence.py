@@ -14,7 +14,7 @@ from client.core.stats import DEPENDENT, Floats, block_length, inflation, resamp
 
 SHORT = 100
 """Up to this many values a block bootstrap has too few blocks: independent draws are spread by the variance inflation instead."""
-SUSPECTED = 0.75
+SUSPECTED = 0.5
 """Standard errors from which autocorrelation of a short series is reckoned with. A test at 5 % overlooks a third of those among 30 values,
 and its intervals are too narrow; the lower the bar, the more width independent series pay for nothing. This and `bootstrap.IN_VAIN` were
 chosen together, on 8,000 campaigns of each world of `benchmarks/coverage` with other seeds than its own (docs/statistics.md)."""
