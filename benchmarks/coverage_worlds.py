@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import multiprocessing
+import os
 import signal
 import time
 import zlib
@@ -169,7 +170,9 @@ def main() -> None:
         "--rows", type=Path, metavar="FILE", help="take the rows of an earlier --json instead of running"
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="at once (default: one for each CPU)"
+    )
     parser.add_argument("--quick", action="store_true", help="two effects and the median only")
     asked = parser.parse_args()
     if asked.rows:
