@@ -123,6 +123,7 @@ def test_a_duration_and_a_cap_are_shared_too() -> None:
     assert [slot.image for slot in part.tail] == [13, 15]
     capped = open_loop(np.zeros(4, dtype=np.int64), max_in_flight=5)
     assert [share_schedule(capped, k, 2).max_in_flight for k in range(2)] == [3, 2]
+    assert [share_schedule(capped, k, 7).max_in_flight for k in range(7)] == [1] * 7, "none waits for ever"
 
 
 # ---------------------------------------------------------------- blocks
