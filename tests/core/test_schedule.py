@@ -175,8 +175,8 @@ LOADS = st.builds(
 
 @given(load=LOADS, design=st.sampled_from([Design.INTERLEAVED, Design.SERIAL]), seed=st.integers(0, 5))
 def test_arms_are_paired_and_each_server_sees_each_image_once(load: LoadProfile, design: Design, seed: int) -> None:
-    blocks = block_plan(PAIR, design, load, seed)
-    stages = arm_plan(load, seed)
+    blocks = block_plan(PAIR, design, load, seed, fastest_request_s=0.01)
+    stages = arm_plan(load, seed, fastest_request_s=0.01)
     by_arm = {
         target.name: {block.number: (block.level, list(block.slots)) for block in blocks if block.target == target.name}
         for target in PAIR
