@@ -416,7 +416,11 @@ async def test_framing_does_not_add_up_to_headers(client: LoadClient) -> None:
         assert await read(client, server.url) == (b"x" * 2000, None)
 
 
-async def test_a_reader_that_leaves_a_full_buffer_keeps_its_connection(client: LoadClient) -> None:
+async def test_a_reader_that_leaves_a_full_buffer_keeps_its_connection(
+    client: LoadClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.connection.DISCARD_GRACE_NS", 10_000_000_000)
+
     def script(talk: Talk) -> None:
         while talk.request():
             talk.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (12 << 20) + b"b" * (12 << 20))
@@ -426,7 +430,10 @@ async def test_a_reader_that_leaves_a_full_buffer_keeps_its_connection(client: L
             response = await client.send(client.build_request("POST", server.url, content=b"{}"), stream=True)
             await asyncio.sleep(0.1)
             await response.aclose()
-            await asyncio.sleep(0.2)
+            for _ in range(400):
+                if any(client.transport._idle.values()):
+                    break
+                await asyncio.sleep(0.01)
         assert server.connections == 1
 
 

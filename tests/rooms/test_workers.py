@@ -195,6 +195,15 @@ async def test_an_abort_at_any_moment_leaves_a_record_for_each_sent_request(seed
     assert {record.outcome for record in records} <= {Outcome.OK, Outcome.CANCELLED}
 
 
+async def test_an_abort_does_not_wait_for_pictures(tmp_path: Path) -> None:
+    async with fleet_of(2, tmp_path, TinyKit(trouble="slow pictures")) as fleet:
+        run = asyncio.create_task(fleet.run("t", closed_loop(20, 4), phase=Phase.MEASURE))
+        await asyncio.sleep(0.3)
+        fleet.abort()
+        await asyncio.wait_for(run, 5)
+    assert not written(tmp_path)
+
+
 async def test_a_cancelled_run_stops_the_workers(tmp_path: Path) -> None:
     seen: list[RequestRecord] = []
     async with fleet_of(2, tmp_path, see=seen.append) as fleet:
