@@ -6,6 +6,7 @@ begins, so that whatever happens later, what was measured stays.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -107,6 +108,7 @@ class Campaign:
         self._before: dict[str, ServerSnapshot] = {}
         self._last: RequestRecord | None = None
         self._fastest_ns: dict[str, int] = {}
+        self._preparing: asyncio.Future[None] | None = None
         self.interrupted = False
 
     def see(self, record: RequestRecord) -> None:
@@ -120,6 +122,8 @@ class Campaign:
     def interrupt(self) -> None:
         """Stops sending. What is in flight is cancelled and leaves its record."""
         self.interrupted = True
+        if self._preparing is not None:
+            self._preparing.cancel()
         self._fleet.abort()
 
     async def run(self) -> None:
@@ -199,7 +203,7 @@ class Campaign:
         # A block by duration holds more slots than it has time for: its progress is that of the clock.
         timed = None if slots.duration_ns is None else slots.duration_ns / 1e9
         self._progress.stage(text, len(slots) if timed is None else None, timed)
-        await self._pictures.prepare(Images(slots.slots), self._likely(name, slots), Images(slots.tail))
+        await self._prepare(name, slots)
         if self.interrupted:
             return
         energy_start = await self._energy(name)
@@ -211,6 +215,18 @@ class Campaign:
             self._run_dir.append("health", health)
         for fact in self._pictures.drain():
             self._run_dir.append("images", fact)
+
+    async def _prepare(self, name: str, slots: Schedule) -> None:
+        """Thousands of pictures take minutes to draw: an interrupt does not wait for them."""
+        pictures = self._pictures.prepare(Images(slots.slots), self._likely(name, slots), Images(slots.tail))
+        self._preparing = asyncio.ensure_future(pictures)
+        try:
+            await self._preparing
+        except asyncio.CancelledError:
+            if not self.interrupted:
+                raise
+        finally:
+            self._preparing = None
 
     def _likely(self, name: str, slots: Schedule) -> int:
         """How many slots will probably be sent: a block by duration has far more of them than time, and pictures cost time to draw."""

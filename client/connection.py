@@ -111,6 +111,7 @@ class Connection:
             return
         exchange.discard = True
         exchange.pieces.clear()
+        exchange.buffered = 0
         if self._paused:
             self._resume()
         self._watch("discard", monotonic_ns() + DISCARD_GRACE_NS)

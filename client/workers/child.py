@@ -15,12 +15,12 @@ from math import ceil
 import msgspec
 
 from client.core.records import Phase, RequestRecord, without_tokens
-from client.core.schedule import Images, share_schedule
+from client.core.schedule import Images, Schedule, share_schedule
 from client.errors import HalfweightError
 from client.generator import LocalFleet
 from client.loop import run_loaded
 from client.rundir import JsonLines
-from client.workers.kit import Kit
+from client.workers.kit import Kit, Source
 from client.workers.wire import Abort, Armed, Failed, Finished, Go, Hello, Leave, Prepare, Ready, Seen, post, receive
 
 TELL_EVERY_S = 0.1
@@ -77,6 +77,7 @@ class Worker:
         self._untold: list[RequestRecord] = []
         self._start: asyncio.Future[int] | None = None
         self._block: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._leaving = False
 
     async def obey(self) -> None:
@@ -108,6 +109,8 @@ class Worker:
 
     def _abort(self) -> None:
         self._fleet.abort()
+        if self._preparing is not None:
+            self._preparing.cancel()
         if self._start is not None and not self._start.done():
             self._start.cancel()
 
@@ -145,7 +148,8 @@ class Worker:
         share = share_schedule(order.schedule, order.k, order.n)
         bodies = self._bodies[order.target]
         likely = PREPARED_AHEAD if order.likely is None else min(PREPARED_AHEAD, ceil(order.likely / order.n))
-        await bodies.prepare(Images(share.slots), likely, Images(share.tail))
+        self._preparing = asyncio.create_task(_prepared(bodies, share, likely))
+        await self._preparing
         post(self._writer, Armed())
         start_ns = await start
         result = await self._fleet.run(
@@ -162,6 +166,10 @@ class Worker:
         slim = tuple(_slim(record) for record in self._untold)
         self._untold.clear()
         post(self._writer, Seen(slim, self._fleet.in_flight))
+
+
+async def _prepared(bodies: Source, share: Schedule, likely: int) -> None:
+    await bodies.prepare(Images(share.slots), likely, Images(share.tail))
 
 
 def _slim(record: RequestRecord) -> RequestRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import os
 import tempfile
 import threading
@@ -43,6 +44,7 @@ class Spill:
         self._file: int | None = None
         self._places: dict[int, tuple[int, int, int]] = {}
         self._end = 0
+        self._broken = False
         self._lock = threading.Lock()
 
     def __contains__(self, number: int) -> bool:
@@ -55,6 +57,11 @@ class Spill:
     @property
     def full(self) -> bool:
         return self._end >= self._limit
+
+    @property
+    def broken(self) -> bool:
+        """No file can be written here: the disk is full, or nothing may be written to it."""
+        return self._broken
 
     def write(self, number: int, encoded: Encoded) -> bool:
         """Whether the picture is in the file now. From any thread."""
@@ -73,7 +80,7 @@ class Spill:
             assert file is not None
             os.pwritev(file, [encoded.text, fact], at)
         except OSError:
-            self._limit = 0  # no room on the disk: from here on pictures are built again
+            self._break()  # no room on the disk
             return False
         self._places[number] = (at, len(encoded.text), len(fact))
         return True
@@ -101,9 +108,13 @@ class Spill:
             with tempfile.TemporaryFile(prefix="halfweight-bodies-") as file:
                 self._file = os.dup(file.fileno())
         except OSError:
-            self._limit = 0
+            self._break()
             return False
         return True
+
+    def _break(self) -> None:
+        """From here on pictures are held in memory, or built again."""
+        self._limit, self._broken = 0, True
 
     def _at_hand(self, at: int, size: int) -> bool:
         """Whether both ends are in the page cache: a file that was just written is there as a whole, or has begun to leave it."""
@@ -111,6 +122,6 @@ class Spill:
             return False
         try:
             ends = [os.preadv(self._file, [bytearray(1)], place, _NOWAIT) for place in (at, at + size - 1)]
-        except OSError:  # not there, or a file system that cannot tell
-            return False
+        except OSError as error:  # a file system that cannot tell is most often a tmpfs, which is memory
+            return error.errno == errno.EOPNOTSUPP
         return ends == [1, 1]

@@ -23,6 +23,8 @@ from client.workload.sources import Pictures, SyntheticPictures
 from client.workload.spill import Encoded, Spill, build
 
 MEMORY_BYTES = 32 * 1024 * 1024
+WITHOUT_FILE_BYTES = 512 * 1024 * 1024
+"""Held in memory where no file can be: drawing inside a measured block would be worse."""
 SPILL_BYTES = 4 * 1024 * 1024 * 1024
 _WORTH_PROCESSES = 24
 """From so many pictures to draw on, starting processes costs less than it saves."""
@@ -33,7 +35,7 @@ class BodyStore:
 
     def __init__(self, pictures: Pictures, *, memory_bytes: int = MEMORY_BYTES, spill_bytes: int = SPILL_BYTES) -> None:
         self.pictures = pictures
-        self._memory_limit = memory_bytes
+        self._memory_bytes = memory_bytes
         self._fresh: OrderedDict[int, Encoded] = OrderedDict()
         self._used: OrderedDict[int, Encoded] = OrderedDict()
         self._held = 0
@@ -47,6 +49,10 @@ class BodyStore:
         prepares a block for every target."""
         cores = os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(max_workers=min(4, cores), thread_name_prefix="bodies")
+
+    @property
+    def _memory_limit(self) -> int:
+        return max(self._memory_bytes, WITHOUT_FILE_BYTES) if self._spill.broken else self._memory_bytes
 
     @property
     def full(self) -> bool:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.core.blocks import Block, arm_plan, block_plan, levels_of, parse_sweep, workers_needed
@@ -81,6 +81,7 @@ def test_a_million_slots_cost_no_memory_until_asked_for() -> None:
 # ---------------------------------------------------------------- shares
 
 
+@settings(deadline=None)
 @given(count=st.integers(0, 60), workers=st.integers(1, 9), lanes=st.one_of(st.none(), st.integers(1, 20)))
 def test_shares_are_disjoint_ordered_and_together_the_whole(count: int, workers: int, lanes: int | None) -> None:
     if lanes is None:
@@ -100,6 +101,7 @@ def test_shares_are_disjoint_ordered_and_together_the_whole(count: int, workers:
         assert all(part.concurrency or not len(part) for part in shares), "slots without a lane would never be sent"
 
 
+@settings(deadline=None)
 @given(lanes=st.integers(2, 40), workers=st.integers(1, 8), count=st.integers(1, 50))
 def test_each_worker_leads_in_and_out_with_as_many_slots_as_it_has_lanes(lanes: int, workers: int, count: int) -> None:
     for k in range(workers):
@@ -110,6 +112,7 @@ def test_each_worker_leads_in_and_out_with_as_many_slots_as_it_has_lanes(lanes: 
         assert [slot.phase for slot in slots].count(Phase.EDGE) == 2 * own
 
 
+@settings(deadline=None)
 @given(count=st.integers(0, 1000), n=st.integers(1, 50))
 def test_shares_of_a_count_sum_to_it_and_differ_by_one_at_most(count: int, n: int) -> None:
     parts = [share_of_count(count, k, n) for k in range(n)]
@@ -123,6 +126,7 @@ def test_a_duration_and_a_cap_are_shared_too() -> None:
     assert [slot.image for slot in part.tail] == [13, 15]
     capped = open_loop(np.zeros(4, dtype=np.int64), max_in_flight=5)
     assert [share_schedule(capped, k, 2).max_in_flight for k in range(2)] == [3, 2]
+    assert [share_schedule(capped, k, 7).max_in_flight for k in range(7)] == [1] * 7, "none waits for ever"
 
 
 # ---------------------------------------------------------------- blocks
@@ -172,10 +176,11 @@ LOADS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(load=LOADS, design=st.sampled_from([Design.INTERLEAVED, Design.SERIAL]), seed=st.integers(0, 5))
 def test_arms_are_paired_and_each_server_sees_each_image_once(load: LoadProfile, design: Design, seed: int) -> None:
-    blocks = block_plan(PAIR, design, load, seed)
-    stages = arm_plan(load, seed)
+    blocks = block_plan(PAIR, design, load, seed, fastest_request_s=0.01)
+    stages = arm_plan(load, seed, fastest_request_s=0.01)
     by_arm = {
         target.name: {block.number: (block.level, list(block.slots)) for block in blocks if block.target == target.name}
         for target in PAIR

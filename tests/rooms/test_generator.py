@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -59,6 +60,22 @@ async def test_a_closed_loop_slot_is_intended_for_the_end_of_the_answer_before_i
     bench = Bench(takes=10)
     await bench.run(closed_loop(3, 1))
     assert [record.intended_ns - START for record in bench.records] == [0, 10, 20]
+
+
+async def test_a_lane_is_free_from_the_stamp_of_its_answer_not_from_when_this_process_saw_it() -> None:
+    """The answer came at 10, and a late loop hands it over at 17: the next request is 7 late, and that is said."""
+    bench = Bench(takes=10)
+    real = bench.door.send
+
+    async def late(*args: Any, **named: Any) -> RequestRecord:
+        record = await real(*args, **named)
+        await bench.clock.sleep_until(bench.clock.now + 7)
+        return record
+
+    bench.door.send = late  # type: ignore[method-assign]  # a door whose answers are seen late
+    result = await bench.run(closed_loop(3, 1))
+    assert [record.intended_ns - START for record in bench.records] == [0, 10, 27]
+    assert result.health[0].send_lag_max_ns == 7
 
 
 async def test_records_carry_their_place() -> None:

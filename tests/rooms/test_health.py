@@ -69,6 +69,47 @@ async def test_an_undisturbed_loop_shows_next_to_nothing() -> None:
     assert min(health.loop_lag_p99_ns or 0 for health in runs) > 0
 
 
+async def test_one_block_of_the_loop_is_one_late_sample() -> None:
+    """The sampler goes on from the moment it runs again: it does not make up for what it missed."""
+    clock = FakeClock()
+    real, slept = clock.sleep_until, 0
+
+    async def oversleeping(at_ns: int) -> None:
+        nonlocal slept
+        slept += 1
+        await real(at_ns if slept != 2 else at_ns + 300 * MS)
+
+    clock.sleep_until = oversleeping  # type: ignore[method-assign]  # a clock with one late wake-up
+    watch = SelfWatch(clock)
+
+    async def block() -> None:
+        async with watch:
+            await real(clock.now + 1_000 * MS)
+
+    await clock.play(block())
+    lags = sorted(watch._loop_lag)
+    assert (lags[-1], lags[-2]) == (300 * MS, 0)
+
+
+async def test_inside_a_block_the_collector_is_kept_quiet() -> None:
+    async with SelfWatch(FakeClock()):
+        assert gc.get_threshold()[0] >= 100_000
+        assert gc.get_freeze_count() > 1_000
+
+
+async def test_only_the_first_try_of_a_request_can_be_late() -> None:
+    async with SelfWatch(FakeClock()) as watch:
+        for attempt, sent_ns in enumerate((5, 900)):
+            watch.note(
+                RequestRecord(
+                    target="t", phase=Phase.MEASURE, index=0, image_id="i", outcome=Outcome.OK, intended_ns=3,
+                    sent_ns=sent_ns, attempt=attempt,
+                )
+            )  # fmt: skip
+    window = PhaseWindow(target="t", phase=Phase.MEASURE, start_ns=0, end_ns=1)
+    assert watch.health(window, worker=0).send_lag_max_ns == 2
+
+
 async def test_a_collection_inside_a_block_shows() -> None:
     keep = [[object() for _ in range(10)] for _ in range(30_000)]
     calm = await health_of(EVERY_2_MS)

@@ -143,6 +143,23 @@ async def test_each_kept_read_moves_the_idle_limit(client: LoadClient) -> None:
     assert told(got) == texts(100)
 
 
+async def test_reads_that_are_all_kept_move_the_idle_limit(client: LoadClient) -> None:
+    """Fewer than are handed over, so that the timer alone makes them count: 0.45 s of answer under 0.2 s of silence."""
+
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(HEAD)
+        for number in range(15):
+            time.sleep(0.03)
+            talk.send(event(str(number)))
+        talk.send(END)
+
+    got: list[Piece] = []
+    with peer(script) as server:
+        await ask(client, server.url, got, Stamps(), idle=0.2)
+    assert told(got) == texts(15)
+
+
 async def test_tokens_before_a_cancellation_are_not_lost(client: LoadClient) -> None:
     got: list[Piece] = []
     script = Slowly(10, "wait")

@@ -115,6 +115,41 @@ def test_a_direct_reader_of_which_nothing_comes_holds_up_neither_callbacks_nor_t
     assert max(late_s) < 0.25
 
 
+def test_what_one_reader_brings_is_not_held_up_by_another_of_which_nothing_comes() -> None:
+    """Both can be read at one look: the first has called something, and nothing more will come."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        pairs = [socket.socketpair() for _ in range(2)]
+        came = loop.create_future()
+
+        def brings() -> bool:
+            pairs[0][0].recv(1)
+            loop.call_soon(came.set_result, None)
+            return False
+
+        def brings_nothing() -> bool:
+            pairs[1][0].recv(1)
+            return True
+
+        for (ours, _), reader in zip(pairs, (brings, brings_nothing), strict=True):
+            ours.setblocking(False)
+            add_direct_reader(loop, ours.fileno(), reader)
+        for _, peer in pairs:
+            peer.send(b"x")
+        started = loop.time()
+        try:
+            await asyncio.wait_for(came, 1.0)
+        finally:
+            for ours, peer in pairs:
+                loop.remove_reader(ours.fileno())
+                ours.close()
+                peer.close()
+        return loop.time() - started
+
+    assert run_loaded(main()) < 0.5
+
+
 def test_an_error_in_a_direct_reader_is_reported_and_the_loop_lives() -> None:
     reported: list[BaseException | None] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import resource
 import socket
 import ssl
@@ -18,6 +19,7 @@ import pytest
 from peer import CHUNKED, OK, Talk, answering, once, peer
 
 from client.errors import UsageError
+from client.exchange import Exchange
 from client.sockets import PlainConnection
 from client.transport import LoadClient, Stamps, new_client, stamps_of
 
@@ -380,6 +382,97 @@ async def test_a_peer_that_resets_during_the_upload(client: LoadClient) -> None:
         with pytest.raises((httpx.WriteError, httpx.ReadError)) as caught:
             await post(client, server.url, b"x" * (32 << 20), write=3)
         assert isinstance(caught.value.__cause__, ConnectionResetError | BrokenPipeError)
+
+
+async def test_an_answer_before_the_request_was_taken_costs_the_connection(client: LoadClient) -> None:
+    """Nobody will read the rest of that request: the next one on the same connection would be taken for it."""
+
+    def script(talk: Talk) -> None:
+        talk.sock.recv(100)
+        talk.send(OK)
+        talk.wait()
+
+    with peer(script) as server:
+        assert (await post(client, server.url, b"x" * (32 << 20), write=3)).content == b"ok"
+        assert not client.transport._open
+        assert not any(client.transport._idle.values())
+
+
+async def test_framing_does_not_add_up_to_headers(client: LoadClient) -> None:
+    """An answer of many small chunks, whose last framing comes alone, has far more than the limit of bytes that are no body."""
+
+    def script(talk: Talk) -> None:
+        while talk.request():
+            talk.send(CHUNKED)
+            for _ in range(40):
+                talk.send((b"1;" + b"e" * 100 + b"\r\nx\r\n") * 50)
+                time.sleep(0.001)
+            time.sleep(0.02)
+            talk.send(b"0\r\n")
+            time.sleep(0.02)
+            talk.send(b"\r\n")
+
+    with peer(script) as server:
+        assert await read(client, server.url) == (b"x" * 2000, None)
+
+
+async def test_a_reader_that_leaves_a_full_buffer_keeps_its_connection(
+    client: LoadClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.connection.DISCARD_GRACE_NS", 10_000_000_000)
+
+    def script(talk: Talk) -> None:
+        while talk.request():
+            talk.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (12 << 20) + b"b" * (12 << 20))
+
+    with peer(script) as server:
+        for _ in range(2):
+            response = await client.send(client.build_request("POST", server.url, content=b"{}"), stream=True)
+            await asyncio.sleep(0.1)
+            await response.aclose()
+            for _ in range(400):
+                if any(client.transport._idle.values()):
+                    break
+                await asyncio.sleep(0.01)
+        assert server.connections == 1
+
+
+async def test_a_connection_that_ends_leaves_the_idle_ones(client: LoadClient) -> None:
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(OK)
+
+    with peer(script) as server:
+        await asyncio.gather(*(post(client, server.url, b"{}") for _ in range(3)))
+        await asyncio.sleep(0.1)
+        assert not any(client.transport._idle.values())
+        assert not client.transport._open
+
+
+async def test_each_answer_has_its_own_headers_and_each_request_its_own_stamps(client: LoadClient) -> None:
+    def script(talk: Talk) -> None:
+        number = 0
+        while talk.request():
+            number += 1
+            talk.send(b"HTTP/1.1 200 OK\r\nx-number: %d\r\ncontent-length: 0\r\n\r\n" % number)
+
+    stamps = Stamps()
+    with peer(script) as server:
+        for number in (1, 2):
+            request = client.build_request("POST", server.url, content=b"{}", extensions={"stamps": stamps})
+            response = await client.send(request)
+            assert response.headers["x-number"] == str(number)
+            assert stamps.reused is (number == 2)
+            assert (stamps.connected_ns is None) is (number == 2)
+
+
+async def test_a_token_does_not_wait_for_the_acknowledgement_of_the_one_before(client: LoadClient) -> None:
+    """Nagle's algorithm would hold the last piece of a request back until the first is acknowledged."""
+    with peer(answering(OK)) as server:
+        await post(client, server.url)
+        (connection,) = client.transport._open
+        assert isinstance(connection, PlainConnection)
+        assert connection._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_a_dead_idle_connection_is_replaced(client: LoadClient) -> None:
@@ -873,6 +966,38 @@ async def test_kernel_stamps_do_not_move_when_the_loop_is_late(client: LoadClien
         assert stamps.loop_ns - wrote[0] > 80_000_000
         assert stamps.lag_ns == stamps.loop_ns - stamps.recv_ns
         assert in_order(stamps)
+
+
+@pytest.mark.parametrize(("jump_ms", "source_of_truth"), [(90, "sent"), (500, "loop"), (-500, "loop")])
+async def test_a_wall_clock_that_jumps_between_request_and_answer_bends_no_stamp(
+    client: LoadClient, monkeypatch: pytest.MonkeyPatch, jump_ms: int, source_of_truth: str
+) -> None:
+    """A large jump is seen; a small one can at most put the answer at its request's own start."""
+    with peer(answering(OK)) as server:
+        asked = itertools.count()  # the first time when the request is sent
+        monkeypatch.setattr(
+            "client.sockets.time_ns", lambda: time.time_ns() + (jump_ms * 1_000_000 if next(asked) else 0)
+        )
+        stamps = stamps_of(await post(client, server.url, b"{}"))
+    expected = stamps.sent_ns if source_of_truth == "sent" else stamps.loop_ns
+    assert stamps.recv_ns == expected
+
+
+async def test_a_late_note_of_the_end_of_an_upload_is_not_after_the_answer(
+    client: LoadClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = PlainConnection.uploaded
+
+    def put_aside(connection: PlainConnection, exchange: Exchange) -> None:
+        time.sleep(0.05)
+        real(connection, exchange)
+
+    monkeypatch.setattr(PlainConnection, "uploaded", put_aside)
+    with peer(answering(OK)) as server:
+        stamps = stamps_of(await post(client, server.url, b"{}"))
+    assert stamps.sent_ns is not None
+    assert stamps.uploaded_ns == stamps.headers_ns
+    assert stamps.sent_ns <= (stamps.uploaded_ns or 0) < stamps.sent_ns + 40_000_000
 
 
 async def test_stamps_are_there_when_a_request_fails(client: LoadClient) -> None:

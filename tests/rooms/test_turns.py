@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,17 @@ async def test_baseline_candidate_baseline_each_cold_and_warm_after_its_start(tm
         "quality a 0", "quality a 1",
         "up b", "quality b 0", "quality b 1",
     ]  # fmt: skip
+
+
+async def test_an_interrupt_does_not_wait_for_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow(self: Kept, numbers: Iterable[int], likely: int | None = None, last: Iterable[int] = ()) -> None:
+        asyncio.get_running_loop().call_later(0.05, self.campaign.interrupt)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(Kept, "prepare", slow)
+    kept = await asyncio.wait_for(run(tmp_path, PLAN, isolated=False), 5)
+    assert kept.told == []
+    assert kept.campaign.interrupted
 
 
 async def test_no_server_sees_a_picture_twice_in_one_life_before_quality(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from client.core.schedule import Schedule, closed_loop, closed_loop_for, open_lo
 from client.errors import MeasurementInvalid, UsageError
 from client.rundir import read_lines
 from client.workers import Fleet
+from client.workers.fleet import START_LEAD_NS
 
 KEY = tuple[Phase, int]
 
@@ -106,7 +107,9 @@ async def test_answers_of_quality_passes_come_back_with_their_words_and_tokens(t
 
 async def test_all_workers_start_at_one_instant(tmp_path: Path) -> None:
     async with fleet_of(2, tmp_path) as fleet:
+        asked_ns = time.monotonic_ns()
         result = await fleet.run("t", closed_loop(2, 2), phase=Phase.MEASURE)
+    assert result.window.start_ns >= asked_ns + START_LEAD_NS, "far enough ahead for the word to reach all of them"
     first = [record for record in written(tmp_path) if record.intended_ns == result.window.start_ns]
     assert {record.worker for record in first} == {0, 1}
     assert {health.start_ns for health in result.health} == {result.window.start_ns}
@@ -193,6 +196,15 @@ async def test_an_abort_at_any_moment_leaves_a_record_for_each_sent_request(seed
     records = written(tmp_path)
     assert len(records) == len(set(keys(records))) == sum(health.requests for health in result.health) == len(seen)
     assert {record.outcome for record in records} <= {Outcome.OK, Outcome.CANCELLED}
+
+
+async def test_an_abort_does_not_wait_for_pictures(tmp_path: Path) -> None:
+    async with fleet_of(2, tmp_path, TinyKit(trouble="slow pictures")) as fleet:
+        run = asyncio.create_task(fleet.run("t", closed_loop(20, 4), phase=Phase.MEASURE))
+        await asyncio.sleep(0.3)
+        fleet.abort()
+        await asyncio.wait_for(run, 5)
+    assert not written(tmp_path)
 
 
 async def test_a_cancelled_run_stops_the_workers(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import io
 import json
 import os
@@ -336,6 +337,39 @@ async def test_memory_is_the_same_for_a_few_pictures_and_for_many(monkeypatch: p
         assert store.held_bytes <= 30_000
     assert not written
     assert [fact.image_id for fact in bodies.drain()] == [pictures.case(i).image_id for i in range(60)]
+    bodies.close()
+
+
+@pytest.mark.parametrize(("folder", "error", "at_hand"), [(None, errno.EAGAIN, False), ("/dev/shm", None, True)])
+def test_the_file_is_read_without_waiting_where_that_is_sure(
+    folder: str | None, error: int | None, at_hand: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", folder)
+    spill = Spill(1 << 20)
+    case = SyntheticPictures(5, *SIZE, count=1).case(0)
+    encoded = Encoded(case.fact(), b"text")
+    assert spill.write(0, encoded)
+    if error is not None:
+
+        def preadv(*_: object) -> int:
+            raise OSError(error, "")
+
+        monkeypatch.setattr("os.preadv", preadv)
+    assert (spill.read(0, wait=False) == encoded) is at_hand
+    assert spill.read(0) == encoded
+    spill.close()
+
+
+async def test_where_no_file_can_be_written_pictures_are_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**named: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    pictures = SyntheticPictures(5, *SIZE, count=30)
+    bodies = Bodies(pictures, Workload(), "m", store=BodyStore(pictures, memory_bytes=20_000))
+    await bodies.prepare(range(30))
+    assert all(bodies.store.ready(i) for i in range(30))
+    assert sent_picture((await bodies.get(29)).body) == pictures.case(29).jpeg
     bodies.close()
 
 

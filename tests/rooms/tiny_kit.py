@@ -41,6 +41,8 @@ class TinyBodies:
     async def prepare(self, numbers: Iterable[int], likely: int | None = None, last: Iterable[int] = ()) -> None:
         if self.kit.trouble == "picture":
             raise UsageError("img.jpg is no picture.", "Take it out.")
+        if self.kit.trouble == "slow pictures":
+            await asyncio.sleep(60)
 
     async def get(self, number: int, /) -> PreparedRequest:
         self.taken.append(number)
