@@ -27,6 +27,8 @@ PRECISION_ARGS = (
     "--quantization-config",
 )
 """Engine arguments in which the arms of a precision comparison may differ, with the value that follows them."""
+OF_MEMORY = ("kv_cache_gib", "kv_cache_tokens", "requests_at_once", "gpu_peak_gib")
+"""What follows from the memory that a server was given."""
 _MEMORY_SIZE = re.compile(r"^-*(kv.cache.memory.bytes|gpu.memory.utilization|num.gpu.blocks.override)\b")
 
 
@@ -191,11 +193,12 @@ def _arguments_differ(seen: Seen, a: str, b: str, found: list[str]) -> Gate:
     """Sizes of memory alone change no kernel: they matter to speed once a server ran out of that memory, and to capacity always."""
     short = any(seen.counters[t].counters.get("preemptions", 0) > 0 for t in (a, b) if t in seen.counters)
     if all(_MEMORY_SIZE.search(difference) for difference in found) and not short and not any(queueing(seen)):
-        return flag(
+        return invalid(
             "memory_settings",
             f"{a} and {b} were given different memory: {'; '.join(found)}. KV cache and whole memory are those of the settings; no request waited for it, so latencies stand.",
             "Give both the same --gpu-memory-utilization and no KV size of its own to compare capacity.",
             (a, b),
+            OF_MEMORY,
         )
     return invalid(
         "engine_arguments",

@@ -16,7 +16,7 @@ from client.core import gates
 from client.core.analysis import Measured, analyse
 from client.core.conditions import parse
 from client.core.evidence import Evidence
-from client.core.findings import Estimate, Findings, Severity, Word
+from client.core.findings import Estimate, Findings, Memory, Severity, Word
 from client.core.gates import GpuArm
 from client.core.gpu import GpuSummary, gpu_gates
 from client.core.names import NAMES
@@ -130,7 +130,7 @@ CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
     "version mismatch": ("version_mismatch", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", version="0.33.0")), Measured()),
     "other model": ("other_model", Severity.FLAG, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=tuple(change(t, model=f"qwen-{t.name}") for t in made.plan().targets))), Measured()),
     "other engine arguments": ("engine_arguments", Severity.INVALID, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len=8192", "--quantization", "fp8"))))), Measured()),
-    "other memory settings": ("memory_settings", Severity.FLAG, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len", "4096", "--kv-cache-memory-bytes=23G", "--quantization", "fp8"))))), Measured()),
+    "other memory settings": ("memory_settings", Severity.INVALID, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len", "4096", "--kv-cache-memory-bytes=23G", "--quantization", "fp8"))))), Measured()),
     "memory settings and more": ("engine_arguments", Severity.INVALID, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len", "8192", "--kv-cache-memory-bytes=23G"))))), Measured()),
     "preemptions": ("preemptions", Severity.FLAG, lambda: with_servers(fp8=made.server("fp8", after=made.page(prefix_queries=35_000, preemptions=3, image_queries=32))), Measured()),
     "too few": ("too_few_requests", Severity.INVALID, lambda: made.evidence(made.campaign(per_block=1)), Measured()),
@@ -297,3 +297,14 @@ def test_waiting_in_the_servers_queue_is_told() -> None:
     gate = next(gate for gate in findings.gates if gate.code == "queueing")
     assert gate.severity is Severity.FLAG
     assert "100 ms on average in the queue of fp8" in gate.fact
+
+
+def test_capacity_that_was_set_is_no_gain_of_the_precision() -> None:
+    """With 0.5 of the GPU for one server and 0.9 for the other the larger KV cache was a reason to use fp8."""
+    memory = {"bf16": Memory(kv_cache_tokens=1000), "fp8": Memory(kv_cache_tokens=3000)}
+    findings = analyse(CASES["other memory settings"][2](), Measured(memory=memory))
+    assert findings.valid
+    assert findings.comparison is not None
+    assert findings.comparison.effects["kv_cache_tokens"].word is Word.INVALID
+    assert findings.comparison.effects["e2e_p50"].word is Word.EQUIVALENT
+    assert "KV cache" not in findings.recommendation.sentence
