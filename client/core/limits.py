@@ -32,6 +32,8 @@ CLOCKS_UNEQUAL = 0.03
 """Relative difference of the median SM clock between arms: compute-bound work follows the clock."""
 THROTTLED_SHARE = 0.05
 """Of GPU samples with a hardware or thermal slowdown reason (a power cap is normal under load and is only told)."""
+OTHERS_SHARE = 0.02
+"""Requests that a server finished beyond those sent to it, of the latter, and one more: a probe of its health check may be one."""
 QUEUE_SHARE = 0.05
 """Mean time in the server's queue, of the median end-to-end latency."""
 FEW_REQUESTS = 6

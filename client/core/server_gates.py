@@ -9,8 +9,11 @@ from math import ceil
 
 from client.core import limits, runpod
 from client.core.counters import config_differences
+from client.core.evidence import restarts_expected
 from client.core.findings import Gate
 from client.core.gates import WITHOUT_TPOT, Look, Seen, flag, invalid
+from client.core.records import Outcome
+from client.core.table import OUTCOMES
 
 PRECISION_ARGS = (
     "--quantization",
@@ -24,6 +27,8 @@ PRECISION_ARGS = (
     "--quantization-config",
 )
 """Engine arguments in which the arms of a precision comparison may differ, with the value that follows them."""
+OF_MEMORY = ("kv_cache_gib", "kv_cache_tokens", "requests_at_once", "gpu_peak_gib")
+"""What follows from the memory that a server was given."""
 _MEMORY_SIZE = re.compile(r"^-*(kv.cache.memory.bytes|gpu.memory.utilization|num.gpu.blocks.override)\b")
 
 
@@ -73,6 +78,42 @@ def restarted(seen: Seen) -> Iterator[Gate]:
                 "Look for a crash or an out-of-memory kill in its log, then run again.",
                 (target,),
             )
+
+
+def counted_requests(seen: Seen) -> Iterator[Gate]:
+    """What the server finished between both pages, against what we asked of it meanwhile: counters that began anew need not have fallen, and
+    another client shows nowhere else."""
+    if seen.evidence.separate_runs:
+        return  # stamps of the second run are moved, its pages are not
+    for target, counted in seen.counters.items():
+        server, found = seen.evidence.servers.get(target), counted.counters.get("requests")
+        if server is None or server.before is None or server.after is None or found is None or counted.restarted:
+            continue
+        if target in restarts_expected(seen.evidence):
+            continue
+        sent, answered = _asked_between(seen, target, server.before.mono_ns, server.after.mono_ns)
+        if found < answered:
+            yield invalid(
+                "server_restarted",
+                f"{target} counted {found:.0f} finished requests while {answered} were answered: it was restarted, or several servers share its address.",
+                "Look for a crash in its log, and measure one server behind one address.",
+                (target,),
+            )
+        elif sent and found > sent * (1 + limits.OTHERS_SHARE) + 1:
+            yield invalid(
+                "other_client",
+                f"{target} finished {found:.0f} requests while {sent} were sent to it: somebody else uses the server.",
+                "Measure it while nobody else does.",
+                (target,),
+            )
+
+
+def _asked_between(seen: Seen, target: str, start_ns: int, end_ns: int) -> tuple[int, int]:
+    """Requests of any phase sent within that time, and how many of them were answered whole."""
+    table = seen.evidence.records
+    rows = table.where(target)
+    inside = rows[(table["sent_ns"][rows] >= start_ns) & (table["sent_ns"][rows] <= end_ns)]
+    return len(inside), int((table.outcome[inside] == OUTCOMES.index(Outcome.OK)).sum())
 
 
 def preempted(seen: Seen) -> Iterator[Gate]:
@@ -152,11 +193,12 @@ def _arguments_differ(seen: Seen, a: str, b: str, found: list[str]) -> Gate:
     """Sizes of memory alone change no kernel: they matter to speed once a server ran out of that memory, and to capacity always."""
     short = any(seen.counters[t].counters.get("preemptions", 0) > 0 for t in (a, b) if t in seen.counters)
     if all(_MEMORY_SIZE.search(difference) for difference in found) and not short and not any(queueing(seen)):
-        return flag(
+        return invalid(
             "memory_settings",
             f"{a} and {b} were given different memory: {'; '.join(found)}. KV cache and whole memory are those of the settings; no request waited for it, so latencies stand.",
             "Give both the same --gpu-memory-utilization and no KV size of its own to compare capacity.",
             (a, b),
+            OF_MEMORY,
         )
     return invalid(
         "engine_arguments",
@@ -249,6 +291,6 @@ def endpoint_limits(seen: Seen) -> Iterator[Gate]:
 
 
 SERVER_LOOKS: tuple[Look, ...] = (
-    restarted, versions, models, engine_arguments, cache_hits, slowed_gpu, unequal_clocks, strangers, preempted, queueing, unread_counters,
+    restarted, counted_requests, versions, models, engine_arguments, cache_hits, slowed_gpu, unequal_clocks, strangers, preempted, queueing, unread_counters,
     workers_changed, endpoint_limits,
 )  # fmt: skip

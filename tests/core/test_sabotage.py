@@ -16,7 +16,7 @@ from client.core import gates
 from client.core.analysis import Measured, analyse
 from client.core.conditions import parse
 from client.core.evidence import Evidence
-from client.core.findings import Estimate, Findings, Severity, Word
+from client.core.findings import Estimate, Findings, Memory, Severity, Word
 from client.core.gates import GpuArm
 from client.core.gpu import GpuSummary, gpu_gates
 from client.core.names import NAMES
@@ -57,6 +57,20 @@ def shorter(r: RequestRecord) -> RequestRecord:
 def merged(r: RequestRecord) -> RequestRecord:
     second = r.chunk_ns[1]
     return change(r, first_token_ns=second, chunk_ns=(second, *r.chunk_ns[1:])) if r.index % 10 == 0 else r
+
+
+def counting(before: float, after: float) -> Evidence:
+    """32 requests were answered in between, so the server's count of finished ones should grow by 32."""
+    text = 'vllm:request_success_total{engine="0",finished_reason="stop",model_name="m"} '
+    pages = [
+        made.page() + text + f"{before}\n",
+        made.page(prefix_queries=35_000, image_queries=32) + text + f"{after}\n",
+    ]
+    server = made.server("fp8", before=pages[0], after=pages[1])
+    stamped = [
+        change(page, mono_ns=at) for page, at in ((server.before, 0), (server.after, 10**12)) if page is not None
+    ]
+    return with_servers(fp8=change(server, before=stamped[0], after=stamped[1]))
 
 
 def overloaded() -> Evidence:
@@ -105,6 +119,8 @@ CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
     "client cap": ("held_back", Severity.FLAG, lambda: made.evidence(made.campaign(), health=(made.health("bf16", held_back=7),)), Measured()),
     "arm restarted": ("server_restarted", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", after=made.page(start=2000.0, prefix_queries=9.0))), Measured()),
     "counter fell": ("server_restarted", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", before=made.page(prefix_queries=9e6), after=made.page(prefix_queries=9.0))), Measured()),
+    "restarted early, counters grew since": ("server_restarted", Severity.INVALID, lambda: counting(40.0, 52.0), Measured()),
+    "another client": ("other_client", Severity.INVALID, lambda: counting(6.0, 75.0), Measured()),
     "truncated answers": ("errors", Severity.INVALID, lambda: made.evidence(some_fail(0.25, Outcome.TRUNCATED, status=200)), Measured()),
     "errors in one arm": ("errors_unequal", Severity.INVALID, lambda: made.evidence(some_fail(0.25, Outcome.HTTP_ERROR, status=503)), Measured()),
     "a single error": ("some_errors", Severity.FLAG, lambda: made.evidence(some_fail(1 / 64, Outcome.HTTP_ERROR, status=500)), Measured()),
@@ -114,7 +130,8 @@ CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
     "version mismatch": ("version_mismatch", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", version="0.33.0")), Measured()),
     "other model": ("other_model", Severity.FLAG, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=tuple(change(t, model=f"qwen-{t.name}") for t in made.plan().targets))), Measured()),
     "other engine arguments": ("engine_arguments", Severity.INVALID, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len=8192", "--quantization", "fp8"))))), Measured()),
-    "other memory settings": ("memory_settings", Severity.FLAG, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len", "4096", "--kv-cache-memory-bytes=23G", "--quantization", "fp8"))))), Measured()),
+    "other memory settings": ("memory_settings", Severity.INVALID, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len", "4096", "--kv-cache-memory-bytes=23G", "--quantization", "fp8"))))), Measured()),
+    "memory settings and more": ("engine_arguments", Severity.INVALID, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len", "8192", "--kv-cache-memory-bytes=23G"))))), Measured()),
     "preemptions": ("preemptions", Severity.FLAG, lambda: with_servers(fp8=made.server("fp8", after=made.page(prefix_queries=35_000, preemptions=3, image_queries=32))), Measured()),
     "too few": ("too_few_requests", Severity.INVALID, lambda: made.evidence(made.campaign(per_block=1)), Measured()),
     "not warmed up": ("not_settled", Severity.FLAG, lambda: made.evidence(slow_start()), Measured()),
@@ -235,3 +252,59 @@ def test_conditions_on_cost_see_what_spoils_throughput() -> None:
     findings = analyse(made.evidence(of(made.campaign(), "fp8", shorter), plan=plan))
     told = judge(parse("fp8.usd_per_1000_images > 0.0001", ("bf16", "fp8")), findings)
     assert (told.result, "output_lengths" in told.sentence) == ("cannot tell", True)
+
+
+def test_a_server_that_counts_what_was_asked_of_it_raises_no_doubt() -> None:
+    for grown in (32, 33):
+        assert analyse(counting(6.0, 6.0 + grown)).gates == ()
+
+
+def test_a_difference_that_may_be_chance_is_no_difference_of_lengths() -> None:
+    """Lengths that vary by half differ by a few percent between any two halves of a run."""
+    rng = np.random.default_rng(4)
+    lengths = {r.index: int(rng.integers(8, 24)) for r in made.campaign() if r.target == "fp8"}
+
+    def varied(r: RequestRecord) -> RequestRecord:
+        stop = 16 if r.target == "bf16" else lengths[r.index]
+        return change(
+            r, completion_tokens=stop, chunk_ns=r.chunk_ns[:stop], last_token_ns=r.chunk_ns[min(stop, 20) - 1]
+        )
+
+    findings = analyse(made.evidence([varied(r) for r in made.campaign()]))
+    tokens = [lengths[k] for k in lengths]
+    assert abs(float(np.mean(tokens)) / 16 - 1) > 0.02, "far enough apart to be looked at"
+    assert "output_lengths" not in [gate.code for gate in findings.gates]
+
+
+def test_the_gates_that_spoil_come_first() -> None:
+    records = some_fail(0.25, Outcome.TIMEOUT_TOTAL)
+    severities = [gate.severity for gate in analyse(made.evidence(records, interrupted=True)).gates]
+    assert Severity.FLAG in severities
+    assert severities == sorted(severities, key=lambda s: s is not Severity.INVALID)
+
+
+def test_waiting_in_the_servers_queue_is_told() -> None:
+    text = 'vllm:request_queue_time_seconds_{part}{{engine="0",model_name="m"}} {value}\n'
+    waits = "".join(text.format(part=part, value=value) for part, value in (("sum", 3.2), ("count", 32.0)))
+    none = "".join(text.format(part=part, value=0.0) for part in ("sum", "count"))
+    after = "# TYPE vllm:request_queue_time_seconds histogram\n"
+    queued = made.server(
+        "fp8",
+        before=made.page() + after + none,
+        after=made.page(prefix_queries=35_000, image_queries=32) + after + waits,
+    )
+    findings = analyse(with_servers(fp8=queued))
+    gate = next(gate for gate in findings.gates if gate.code == "queueing")
+    assert gate.severity is Severity.FLAG
+    assert "100 ms on average in the queue of fp8" in gate.fact
+
+
+def test_capacity_that_was_set_is_no_gain_of_the_precision() -> None:
+    """With 0.5 of the GPU for one server and 0.9 for the other the larger KV cache was a reason to use fp8."""
+    memory = {"bf16": Memory(kv_cache_tokens=1000), "fp8": Memory(kv_cache_tokens=3000)}
+    findings = analyse(CASES["other memory settings"][2](), Measured(memory=memory))
+    assert findings.valid
+    assert findings.comparison is not None
+    assert findings.comparison.effects["kv_cache_tokens"].word is Word.INVALID
+    assert findings.comparison.effects["e2e_p50"].word is Word.EQUIVALENT
+    assert "KV cache" not in findings.recommendation.sentence

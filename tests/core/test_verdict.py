@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import made
+import msgspec
 import pytest
 
 from client.core import counters
@@ -177,3 +178,31 @@ def test_counters_of_versions_and_pages() -> None:
     assert counters.config_differences(
         {"block_size": "16", "num_gpu_blocks": "9"}, {"block_size": "32", "num_gpu_blocks": "8"}
     ) == ["block_size: 16 / 32"]
+
+
+def test_a_secondary_metric_keeps_its_direction_only_if_the_correction_lets_it() -> None:
+    """Of some fifteen metrics one is beyond its interval by chance in every other run (Holm 1979)."""
+    near, words = [], set()
+    for seed in range(40):
+        comparison = analyse(made.evidence(made.campaign(seed, fp8_ttft=0.955, sigma=0.1))).comparison
+        assert comparison is not None
+        found = comparison.effects["ttft_p50"]
+        size = 1 - (found.ratio.value or 1)
+        if (found.ratio.high or 1) < 1 and size > max(0.03, found.noise_floor or 0):
+            near.append(found)
+            words.add(found.word)
+    assert len(near) >= 5
+    assert Word.INCONCLUSIVE in words
+
+
+def test_five_pairs_settle_nothing() -> None:
+    """Twelve requests were answered, but the pace of five pairs is known: no interval of a median exists."""
+    records = [
+        msgspec.structs.replace(r, completion_tokens=r.completion_tokens if r.index < 5 else None)
+        for r in made.campaign(per_block=3, fp8_tpot=0.5)
+    ]
+    for known, word in ((5, Word.INCONCLUSIVE), (12, Word.FASTER)):
+        shown = records if known == 5 else made.campaign(per_block=3, fp8_tpot=0.5)
+        comparison = analyse(made.evidence(shown)).comparison
+        assert comparison is not None
+        assert comparison.effects["tpot_p50"].word is word
