@@ -206,3 +206,11 @@ def test_five_pairs_settle_nothing() -> None:
         comparison = analyse(made.evidence(shown)).comparison
         assert comparison is not None
         assert comparison.effects["tpot_p50"].word is word
+
+
+def test_a_restart_that_was_expected_and_did_not_come_leaves_a_difference() -> None:
+    """A serial run on a live pair: what the server had counted before belongs to others."""
+    used = made.server("x", before=made.page(prefix_queries=10_000), after=made.page(prefix_queries=45_000))
+    found = counters.difference(used.before, used.after, restart_expected=True)
+    assert found.counters["prefix_queries"] == 35_000
+    assert not found.restarted
