@@ -54,8 +54,8 @@ def arm_metrics(arm: Arm, plan: RunPlan) -> dict[str, Estimate]:
 def latency_values(arm: Arm, metric: str) -> tuple[Floats, float]:
     """The defined values in time order, and how many independent ones they are worth."""
     if metric == "itl":
-        owners = np.count_nonzero(np.bincount(arm.gap_owner, minlength=1))
-        return arm.gaps, float(owners)  # gaps of one answer move together: an answer counts once
+        pace = series_of(arm, metric, None)  # gaps of one answer move together: an answer counts once
+        return arm.gaps, 0.0 if pace is None else len(pace) / told_inflation(pace.times())
     values = arm.latency[metric]
     values = values[~np.isnan(values)]
     return values, len(values) / told_inflation(values) if len(values) else 0.0
@@ -127,9 +127,15 @@ def series_of(arm: Arm, metric: str, p: float | None) -> Series | Clusters | Non
 
 
 def rate_series(arm: Arm, weights: Floats) -> Shares:
-    """What each ended request added, over the seconds that it held its place in a closed loop."""
+    """What each ended request added, over the seconds that it held its place in a closed loop: from when its lane became free, for what the
+    generator lets a lane wait is throughput that the server was not asked for."""
     ended = arm.end_ns > arm.start_ns
-    return Shares(weights[ended], (arm.end_ns - arm.start_ns)[ended] / 1e9)
+    held_s = (arm.end_ns - arm.start_ns)[ended] / 1e9
+    if "response" in arm.latency:
+        with np.errstate(invalid="ignore"):
+            idle_ms = (arm.latency["response"] - arm.latency["e2e"])[ended]
+        held_s = held_s + np.where(np.isfinite(idle_ms) & (idle_ms > 0), idle_ms, 0.0) / 1e3
+    return Shares(weights[ended], held_s)
 
 
 def rate_of(arm: Arm, weights: Floats, plan: RunPlan) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from client.core import limits
+from client.core.blocks import levels_of
 from client.core.findings import Gate
 from client.core.gates import STAMPED, Look, Seen, flag, invalid
 from client.core.names import COMPARED
@@ -21,6 +22,10 @@ def _worst(values: list[int | None]) -> float | None:
 
 PACED = tuple(name for name in COMPARED if name.startswith(("response", "requests_per_s", "output_tokens", "goodput")))
 """What a late send changes in a closed loop. TTFT, TPOT and E2E count from the send itself, whenever it came."""
+
+
+SPREAD = tuple(name for name in COMPARED if not name.startswith(("error", "tpot", "itl")))
+"""What the requests of one wave share: they queue behind one another."""
 
 
 def late_sends(seen: Seen) -> Iterator[Gate]:
@@ -46,15 +51,24 @@ def late_sends(seen: Seen) -> Iterator[Gate]:
 
 
 def late_stamps(seen: Seen) -> Iterator[Gate]:
-    """Kernel stamps do not wait for our event loop; loop stamps do."""
+    """Loop stamps wait for our event loop. Kernel stamps do not, but what is read late is sent late and merged: see `merged_stamps`."""
     for target, arm in seen.arms.items():
-        if not len(arm) or not bool(seen.evidence.records.loop_stamped[arm.rows].any()):
+        if not len(arm):
             continue
-        lag = _worst(
-            [h.recv_lag_p99_ns if h.recv_lag_p99_ns is not None else h.loop_lag_p99_ns for h in seen.health(target)]
-        )
-        ttft = seen.median_ms(target, "ttft")
-        if lag is not None and ttft is not None and lag > max(limits.LAG_SHARE * ttft, limits.LAG_IGNORED_MS):
+        by_loop = bool(seen.evidence.records.loop_stamped[arm.rows].any())
+        lag, ttft = _lag(seen, target, by_loop), seen.median_ms(target, "ttft")
+        if by_loop:
+            told = "" if lag is None else f", which ran up to {lag:.1f} ms late (p99)"
+            yield flag(
+                "stamps_by_loop",
+                f"Answers of {target} were stamped by the event loop{told}: over TLS, or without Linux, the kernel gives no stamps.",
+                "Where it matters, measure over plain http on Linux; latencies then do not hold this lag.",
+                (target,),
+                STAMPED,
+            )
+        if lag is None or ttft is None or lag <= max(limits.LAG_SHARE * ttft, limits.LAG_IGNORED_MS):
+            continue
+        if by_loop:
             yield invalid(
                 "stamps_late",
                 f"Arrivals from {target} were stamped by an event loop that ran up to {lag:.1f} ms late (p99), more than {limits.LAG_SHARE:.0%} of its TTFT.",
@@ -62,27 +76,65 @@ def late_stamps(seen: Seen) -> Iterator[Gate]:
                 (target,),
                 STAMPED,
             )
+            continue
+        fact = f"What came from {target} was read up to {lag:.1f} ms late (p99), {lag / ttft:.0%} of its TTFT. The kernel's stamps do not wait for that"
+        step = "Use more --workers, a lower --rate or --concurrency, or a quieter machine."
+        if lag > limits.LAG_HOPELESS * ttft:
+            yield invalid("loop_late", f"{fact}, but tokens that wait are read together.", step, (target,), STAMPED)
+        else:
+            yield flag("loop_late", f"{fact}.", step, (target,), STAMPED)
+
+
+def _lag(seen: Seen, target: str, by_loop: bool) -> float | None:
+    """In ms, p99 of the worst process. The lag of what was read; the loop's own where no reads tell it, or where it is the larger."""
+    health = seen.health(target)
+    read, loop = _worst([h.recv_lag_p99_ns for h in health]), _worst([h.loop_lag_p99_ns for h in health])
+    if by_loop and read is not None:
+        return read
+    return max((lag for lag in (read, loop) if lag is not None), default=None)
 
 
 def merged_stamps(seen: Seen) -> Iterator[Gate]:
     """The kernel's stamps do not wait for a late reader, but two tokens that wait for it become one read, with the stamp of the later one.
 
-    A server may send two tokens at once as well: it takes a late event loop to make them suspect.
+    A server may send two tokens at once as well: it takes a late event loop to make them suspect. A quantile of TTFT is spoiled by as
+    many merged first tokens as lie beyond it.
     """
     for target, arm in seen.arms.items():
-        lag, ttft = _worst([h.loop_lag_p99_ns for h in seen.health(target)]), seen.median_ms(target, "ttft")
+        lag, ttft = _lag(seen, target, False), seen.median_ms(target, "ttft")
         owners, first = np.unique(arm.gap_owner, return_index=True)
         if not len(owners) or lag is None or ttft is None or lag <= max(limits.LAG_SHARE * ttft, limits.LAG_IGNORED_MS):
             continue
         share = float((arm.gaps[first] <= 0).mean())
-        if share > limits.MERGED_SHARE:
+        if share <= limits.MERGED_SHARE:
+            continue
+        spoiled = STAMPED if share > limits.MERGED_ALL else tuple(n for n in STAMPED if n.endswith("p99") or (share > 0.05 and n.endswith("p95")))  # fmt: skip
+        yield invalid(
+            "stamps_merged",
+            f"In {share:.0%} of the answers of {target} the first token was read together with the next, by an event loop that ran up to"
+            f" {lag:.1f} ms late (p99): such a read has the stamp of its last token, so their TTFT may be a token or more too long.",
+            "Use more --workers, a lower --rate or --concurrency, or a quieter machine.",
+            (target,),
+            spoiled,
+        )
+
+
+def few_waves(seen: Seen) -> Iterator[Gate]:
+    """Closed loop: lanes that start together stay together. What a wave shares is in none of the differences within it."""
+    load = levels_of(seen.plan.load)[seen.level or 0]
+    if load.arrival is not Arrival.CLOSED or load.concurrency < limits.FEW_REQUESTS:
+        return
+    for target, arm in seen.arms.items():
+        blocks = len(np.unique(arm.block))
+        waves = len(arm) / max(blocks, 1) / load.concurrency
+        if blocks > 1 and waves < limits.FEW_WAVES:
             yield flag(
-                "stamps_merged",
-                f"In {share:.0%} of the answers of {target} the first token was read together with the next, by an event loop that ran up to"
-                f" {lag:.1f} ms late (p99): such a read has the stamp of its last token, so their TTFT may be a token or more too long.",
-                "Use more --workers, a lower --rate or --concurrency, or a quieter machine; medians hardly change as long as it is a few percent.",
+                "few_waves",
+                f"A block of {target} holds {len(arm) / blocks:.0f} measured requests at {load.concurrency} in flight: {waves:.1f} for each lane, which start"
+                " together and share their fate. Intervals take requests that are not neighbours as independent, and are too narrow here.",
+                f"Ask for at least --requests {limits.FEW_WAVES * blocks * load.concurrency}.",
                 (target,),
-                STAMPED,
+                SPREAD,
             )
 
 
@@ -107,12 +159,10 @@ def collector_pauses(seen: Seen) -> Iterator[Gate]:
         health = [h for h in seen.health(target) if h.gc_pause_ns is not None and h.end_ns > h.start_ns]
         share = max(((h.gc_pause_ns or 0) / (h.end_ns - h.start_ns) for h in health), default=0.0)
         if share > limits.GC_SHARE:
-            yield flag(
-                "gc_pauses",
-                f"Garbage collection took {share:.1%} of the time in which {target} was measured.",
-                "Use more --workers, or fewer --requests for each block.",
-                (target,),
-            )
+            fact = f"Garbage collection took {share:.1%} of the time in which {target} was measured."
+            step = "Use more --workers, or fewer --requests for each block."
+            raised = invalid if share > limits.LAG_SHARE else flag
+            yield raised("gc_pauses", fact, step, (target,))
 
 
 def lost_workers(seen: Seen) -> Iterator[Gate]:
@@ -146,6 +196,7 @@ GENERATOR_LOOKS: tuple[Look, ...] = (
     late_sends,
     late_stamps,
     merged_stamps,
+    few_waves,
     busy_generator,
     collector_pauses,
     held_back,

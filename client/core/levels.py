@@ -40,7 +40,9 @@ def levels(
 
 def of_one_load(gate: Gate) -> bool:
     """Raised by the requests of one load, or by the generator's own lateness at it: each level has its own."""
-    return gate.code in OF_A_LOAD or gate.code.startswith(("generator_", "stamps_", "gc_pauses", "held_back"))
+    return gate.code in OF_A_LOAD or gate.code.startswith(
+        ("generator_", "stamps_", "loop_late", "few_waves", "gc_pauses", "held_back")
+    )
 
 
 def told_of_levels(found: tuple[Level, ...]) -> tuple[Gate, ...]:

@@ -4,8 +4,14 @@ LAG_SHARE = 0.05
 """Of the latency measured. Above it the generator's own lateness is no longer small beside the smallest effects we report (3 %)."""
 LAG_IGNORED_MS = 0.5
 """Lags below this are the kernel's own scheduling grain on a shared machine."""
+FEW_WAVES = 4
+"""Requests for each lane within a block. With fewer the blocks of a run differ by more than the interval over its requests says."""
+LAG_HOPELESS = 0.5
+"""Of TTFT: an event loop this late reads several tokens at once as a rule."""
 MERGED_SHARE = 0.01
-"""Of answers whose first token shares its stamp with the next. From here on the 99th percentile of TTFT is theirs."""
+"""Of answers whose first token shares its stamp with the next, by a late reader. From here on the 99th percentile of TTFT is theirs."""
+MERGED_ALL = 0.10
+"""From here on a median moves by as much as its interval is wide (with some 100 requests)."""
 CPU_SHARE = 0.50
 """Of one core for a process. Above it queueing in the event loop is no longer rare (M/D/1: mean wait = half a service time at 50 %)."""
 CPU_SATURATED = 0.90

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 
+import made
+import msgspec
 import numpy as np
 import pytest
 
@@ -47,3 +49,35 @@ def test_few_measured_requests_do_not_make_a_fast_server_slow(lanes: int) -> Non
         )
         rate = arm_metrics(arm(table, "a", plan.timeouts, phase=Phase.MEASURE), plan)["requests_per_s"]
         assert rate.value == pytest.approx(truth, rel=0.2 if not isinstance(seconds, float) else 0.02)
+
+
+def test_what_the_generator_lets_a_lane_wait_is_no_throughput_of_the_server() -> None:
+    """One second of service and one of idling in each lane: half the rate that the latencies alone would give."""
+    plan = RunPlan(targets=(Target(name="a", base_url="http://a"),), load=LoadProfile(concurrency=4, requests=40))
+    late = [
+        msgspec.structs.replace(
+            record,
+            intended_ns=2 * record.intended_ns - S,
+            **{
+                name: getattr(record, name) + record.intended_ns
+                for name in ("sent_ns", "first_token_ns", "last_token_ns", "done_ns")
+            },
+            chunk_ns=tuple(stamp + record.intended_ns for stamp in record.chunk_ns),
+        )
+        for record in records(4, 40, 1.0)
+    ]
+    rate = arm_metrics(arm(RecordTable.from_records(late), "a", plan.timeouts, phase=Phase.MEASURE), plan)
+    assert rate["requests_per_s"].value == pytest.approx(2.0, rel=0.02)
+
+
+def test_the_gaps_of_answers_whose_pace_lasts_are_worth_few_answers() -> None:
+    rng = np.random.default_rng(3)
+    pace, found = 0.0, []
+    for index in range(120):
+        pace = 0.9 * pace + rng.normal(0, 0.05 * np.sqrt(1 - 0.81))
+        found.append(made.record("a", index, 1000.0 * index, tpot_ms=6.0 * float(np.exp(pace))))
+    plan = RunPlan(targets=(Target(name="a", base_url="http://a"),), load=LoadProfile(requests=120))
+    told = arm_metrics(arm(RecordTable.from_records(found), "a", plan.timeouts), plan)
+    itl, tpot = told["itl_ms_p50"], told["tpot_ms_p50"]
+    assert None not in (itl.low, itl.high, tpot.low, tpot.high)
+    assert itl.high - itl.low > 0.8 * (tpot.high - tpot.low)  # type: ignore[operator]  # both are known
