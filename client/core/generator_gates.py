@@ -121,7 +121,7 @@ def merged_stamps(seen: Seen) -> Iterator[Gate]:
 
 def few_waves(seen: Seen) -> Iterator[Gate]:
     """Closed loop: lanes that start together stay together. What a wave shares is in none of the differences within it."""
-    load = levels_of(seen.plan.load)[seen.level or 0]
+    load = levels_of(seen.plan.load)[0]  # a level of a sweep is looked at with its own load
     if load.arrival is not Arrival.CLOSED or load.concurrency < limits.FEW_REQUESTS:
         return
     for target, arm in seen.arms.items():
