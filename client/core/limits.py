@@ -6,8 +6,8 @@ LAG_IGNORED_MS = 0.5
 """Lags below this are the kernel's own scheduling grain on a shared machine."""
 FEW_WAVES = 4
 """Requests for each lane within a block. With fewer the blocks of a run differ by more than the interval over its requests says."""
-LAG_HOPELESS = 0.5
-"""Of TTFT: an event loop this late reads several tokens at once as a rule."""
+LAG_HOPELESS = 1.0
+"""Of TTFT: an event loop that reads an answer as late as the answer took measures itself."""
 MERGED_SHARE = 0.01
 """Of answers whose first token shares its stamp with the next, by a late reader. From here on the 99th percentile of TTFT is theirs."""
 MERGED_ALL = 0.10
