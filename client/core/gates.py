@@ -231,13 +231,14 @@ def _caches_silent(counted: Difference) -> bool:
 
 
 def settled(seen: Seen) -> Iterator[Gate]:
-    for target in seen.arms:
-        stays = _stays(seen, target)
-        for number, stay in enumerate(stays):
-            found = settling(stay.latency["e2e"])
-            if found.course in _UNSETTLED:
-                which = f", its {('first', 'second')[number]} stay," if len(stays) > 1 else ""
-                yield flag("not_settled", *_unsettled(seen, target, which, found), (target,))
+    stays = {target: _stays(seen, target) for target in seen.arms}
+    found = {(t, k): settling(stay.latency["e2e"]) for t, own in stays.items() for k, stay in enumerate(own)}
+    courses = [one.course for one in found.values()]
+    for (target, number), one in found.items():
+        if one.course in _UNSETTLED:
+            which = f", its {('first', 'second')[number]} stay," if len(stays[target]) > 1 else ""
+            cancels = seen.plan.design is Design.INTERLEAVED and courses.count(one.course) == len(courses) > 1
+            yield flag("not_settled", *_unsettled(target + which, one, cancels), (target,))
 
 
 def _stays(seen: Seen, target: str) -> tuple[Arm, ...]:
@@ -256,14 +257,14 @@ _UNSETTLED = {
 }
 
 
-def _unsettled(seen: Seen, target: str, which: str, found: Settling) -> tuple[str, str]:
-    """Fact and next step."""
+def _unsettled(who: str, found: Settling, cancels: bool) -> tuple[str, str]:
+    """Fact and next step. `cancels`: every arm has it, in blocks that lie between one another."""
     told = _UNSETTLED[found.course].format(end=found.end, size=f"{found.size:.0%}")
-    cancel = " Interleaved blocks let drift cancel between the arms." if seen.plan.design is Design.INTERLEAVED else ""
+    cancel = " Interleaved blocks let what both arms share cancel between them." if cancels else ""
     late = found.course is Course.LATE
     step = "Raise --warmup" if late else "Run longer or again"
     return (
-        f"{target}{which} {told} (MSER-5, and a test for one level).{cancel}",
+        f"{who} {told} (MSER-5, and a test for one level).{cancel}",
         f"{step}, and look for other work on the machine or a GPU that heats up.",
     )
 

@@ -284,6 +284,25 @@ def test_a_difference_that_may_be_chance_is_no_difference_of_lengths() -> None:
     assert "output_lengths" not in [gate.code for gate in findings.gates]
 
 
+def test_drift_cancels_only_where_both_arms_have_it() -> None:
+    """The sentence stood beside a slow start of one arm alone."""
+    alone = analyse(made.evidence([r if r.target == "bf16" else s for r, s in zip(slow_start(), made.campaign(per_block=16), strict=True)]))  # fmt: skip
+    both = analyse(made.evidence(slow_start()))
+    for findings, count, cancels in ((alone, 1, False), (both, 2, True)):
+        facts = [gate.fact for gate in findings.gates if gate.code == "not_settled"]
+        assert (len(facts), ["cancel" in fact for fact in facts]) == (count, [cancels] * count), facts
+
+
+def test_what_one_arm_says_of_itself_leaves_the_other_unknown() -> None:
+    targets = made.plan().targets
+    half = (targets[0], change(targets[1], engine_args=()))
+    silent = analyse(made.evidence(made.campaign(), plan=made.plan(targets=half)))
+    assert [(g.code, g.severity, g.targets) for g in silent.gates] == [("engine_arguments_unknown", Severity.FLAG, ("fp8",))]  # fmt: skip
+    assert silent.valid
+    one = analyse(with_servers(fp8=change(made.server("fp8"), version=None)))
+    assert [(g.code, g.severity, g.targets) for g in one.gates] == [("version_unknown", Severity.FLAG, ("fp8",))]
+
+
 def test_the_gates_that_spoil_come_first() -> None:
     records = some_fail(0.25, Outcome.TIMEOUT_TOTAL)
     severities = [gate.severity for gate in analyse(made.evidence(records, interrupted=True)).gates]
