@@ -287,7 +287,8 @@ def _composed(
 ) -> Findings:
     plan = evidence.plan
     reasons = spoiled_by(gates, plan.primary)
-    load = load_sentence(plan, _until_cut(evidence, targets))
+    of_each = {name: t.requests_sent for name, t in targets.items()} if evidence.separate_runs else None
+    load = load_sentence(plan, _until_cut(evidence, targets), of_each)
     missing = missing_facts(comparisons[0]) if comparisons else ()
     if comparisons:
         spoiled = reasons[0] if reasons else None

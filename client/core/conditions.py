@@ -8,7 +8,7 @@
     name       = target "." metric                  e.g. fp8.e2e_p50; metrics as in client.core.names
     unit       = "ms" | "s" | "%" | "GiB" | ...     seconds become milliseconds, 5% is 0.05
 
-A condition is linear in its names, which share one unit.
+A condition is linear in its names, which share one unit. A percentage scales, or stands beside a metric that is a share itself.
 """
 
 from __future__ import annotations
@@ -80,6 +80,10 @@ class _Parser:
         self._token = _tokens(targets)
         self.units: list[tuple[str, int]] = []
         """Unit of each name, and of each number that has one, with its place."""
+        self.shares: list[bool] = []
+        """Of each of `units`: whether it is a share, which a percentage may be added to."""
+        self.percents: list[tuple[int, float]] = []
+        """Percentages, with their place, that scale nothing so far."""
 
     def fault(self, what: str, place: int, hint: str) -> UsageError:
         return UsageError(f"--fail-if {what}\n  {self.text}\n  {' ' * place}^", hint)
@@ -109,6 +113,7 @@ class _Parser:
             raise self.fault(
                 "cannot be read from here:", place, "One condition has two sides; give --fail-if again for another."
             )
+        self.refuse_percents(0, 0)
         gap = left.plus(right, -1.0)
         if not any(gap.factors.values()):
             raise self.fault("names nothing that is measured:", 0, f"Use a name such as {self.targets[0]}.e2e_p50.")
@@ -121,18 +126,34 @@ class _Parser:
         return Condition(self.text, gap, sign.startswith(">"), sign.endswith("="))
 
     def sum(self) -> Linear:
+        units, percents = len(self.units), len(self.percents)
         found = self.product()
         while sign := self.take("+", "-"):
+            before = len(self.percents)
             found = found.plus(self.product(), 1.0 if sign == "+" else -1.0)
+            if sign == "-":
+                self.percents[before:] = [(place, -value) for place, value in self.percents[before:]]
+        self.refuse_percents(units, percents)
         return found
 
+    def refuse_percents(self, units: int, percents: int) -> None:
+        """Of those read since: beside what is no share, a percentage would count as so many hundredths of its unit."""
+        if not self.percents[percents:] or all(self.shares[units:]):
+            return
+        place, value = self.percents[percents]
+        unit = next(unit for (unit, _), share in zip(self.units[units:], self.shares[units:], strict=True) if not share)
+        hint = f"A percentage is of something: write * {1 + value:g}, or the amount in {unit or 'plain numbers'}."
+        raise self.fault("adds or compares a percentage to what is no share here:", place, hint)
+
     def product(self) -> Linear:
-        begun = len(self.units)
+        begun, percents = len(self.units), len(self.percents)
         found = self.factor()
         while True:
             place = self.start_of_next()
             sign = self.take("*", "/")
             if sign is None:
+                if len(self.units) > begun:
+                    del self.percents[percents:]  # they scale
                 return found
             before = len(self.units)
             other = self.factor()
@@ -190,6 +211,9 @@ class _Parser:
             raise self.fault("has a number beyond all measure here:", place, "Write a smaller one.")
         if kind is not None:
             self.units.append((kind, place))
+            self.shares.append(False)
+        if unit == "%":
+            self.percents.append((place, value * size))
         return Linear({}, value * size)
 
     def factor_within(self) -> Linear:
@@ -216,6 +240,7 @@ class _Parser:
         if metric not in NAMES:
             raise self.fault(f"knows no metric {metric!r}:", place + len(target) + 1, f"Metrics: {', '.join(NAMES)}.")
         self.units.append((NAMES[metric].unit, place))
+        self.shares.append(NAMES[metric].unit == "" and metric != "requests_at_once")
         return Linear({(target, metric): 1.0}, 0.0)
 
 

@@ -16,14 +16,14 @@ from client.core import limits
 from client.core.counters import Difference
 from client.core.evidence import Evidence
 from client.core.findings import Gate, Severity
+from client.core.lengths import LEAST_COUNTED, compared, counted, mean_prompt
 from client.core.metrics import Arm
 from client.core.names import NAMES
 from client.core.pairing import Sides
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.records import Phase, WorkerHealth
-from client.core.stats import Floats, fisher_p, normal_point
+from client.core.stats import fisher_p, normal_point
 from client.core.steady import Course, Settling, settling
-from client.core.table import NEVER
 
 WITHOUT_TPOT = tuple(
     n for n, name in NAMES.items() if name.place == "metrics" and not n.startswith(("tpot", "itl", "error"))
@@ -148,45 +148,39 @@ def too_few(seen: Seen) -> Iterator[Gate]:
         yield invalid("too_few_requests", fact, step, (target,))
 
 
-def _mean_difference(both: Sides, tokens: list[Floats]) -> tuple[float, float]:
-    """Relative difference of means (candidate against baseline) and its distance from zero in standard errors."""
-    b, a = tokens
-    means = a.mean(), b.mean()
-    if len(a) < 2 or len(b) < 2 or means[0] == 0:
-        return 0.0, 0.0
-    error = float(np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)))
-    gap = float(means[1] - means[0])
-    return gap / float(means[0]), (abs(gap) / error if error > 0 else (99.0 if gap else 0.0))
-
-
 def output_lengths(seen: Seen) -> Iterator[Gate]:
     for both in seen.sides:
         b, a = _whole(seen, both)
-        known = [arm.ok & (arm.tokens != NEVER) for arm in (b, a)]
-        tokens = [arm.tokens[keep].astype(np.float64) for arm, keep in zip((b, a), known, strict=True)]
-        if min(map(len, tokens)) < 2:
-            continue
-        share, z = _mean_difference(both, tokens)
-        if abs(share) > limits.OUTPUT_TOKENS and z > limits.SETTLED_Z:
-            word = "longer" if share > 0 else "shorter"
+        found = compared(a, b)
+        if found is not None and abs(found.share) > limits.OUTPUT_TOKENS and found.z > limits.SETTLED_Z:
+            word = "longer" if found.share > 0 else "shorter"
             yield invalid(
                 "output_lengths",
-                f"{b.target} gives {abs(share):.1%} {word} answers than {a.target} ({tokens[0].mean():.1f} against {tokens[1].mean():.1f} tokens): latency per request is not like for like, TPOT still is.",
+                f"{b.target} gives {abs(found.share):.1%} {word} answers than {a.target} ({found.candidate:.1f} against {found.baseline:.1f} tokens): latency per request is not like for like, TPOT still is.",
                 "Use --ignore-eos with a fixed --max-tokens to compare speed, and judge the answers apart.",
                 (a.target, b.target),
                 PER_ANSWER,
             )
 
 
+def unknown_lengths(seen: Seen) -> Iterator[Gate]:
+    """Of arms that are compared: without token counts a shorter answer looks like a faster server."""
+    compared_arms = {arm.target: arm for both in seen.sides for arm in _whole(seen, both)}
+    for target, arm in compared_arms.items():
+        answered, known = int(arm.ok.sum()), len(counted(arm))
+        if known < LEAST_COUNTED * answered:
+            yield flag(
+                "output_lengths_unknown",
+                f"{target} told the output tokens of {known} of {answered} answers: whether its answers are as long as the other's is unknown.",
+                "Use a server that sends usage (stream_options.include_usage); until then compare the answers' lengths yourself.",
+                (target,),
+            )
+
+
 def prompt_lengths(seen: Seen) -> Iterator[Gate]:
     for both in seen.sides:
         b, a = _whole(seen, both)
-        means = [
-            float(arm.prompt_tokens[arm.ok & (arm.prompt_tokens != NEVER)].mean())
-            if (arm.ok & (arm.prompt_tokens != NEVER)).any()
-            else None
-            for arm in (a, b)
-        ]
+        means = [mean_prompt(arm) for arm in (a, b)]
         if not both.paired or means[0] is None or means[1] is None or means[0] == 0:
             continue  # without pairing the arms saw other images, whose sizes may differ
         if abs(means[1] / means[0] - 1) > limits.PROMPT_TOKENS:
@@ -237,13 +231,14 @@ def _caches_silent(counted: Difference) -> bool:
 
 
 def settled(seen: Seen) -> Iterator[Gate]:
-    for target in seen.arms:
-        stays = _stays(seen, target)
-        for number, stay in enumerate(stays):
-            found = settling(stay.latency["e2e"])
-            if found.course in _UNSETTLED:
-                which = f", its {('first', 'second')[number]} stay," if len(stays) > 1 else ""
-                yield flag("not_settled", *_unsettled(seen, target, which, found), (target,))
+    stays = {target: _stays(seen, target) for target in seen.arms}
+    found = {(t, k): settling(stay.latency["e2e"]) for t, own in stays.items() for k, stay in enumerate(own)}
+    courses = [one.course for one in found.values()]
+    for (target, number), one in found.items():
+        if one.course in _UNSETTLED:
+            which = f", its {('first', 'second')[number]} stay," if len(stays[target]) > 1 else ""
+            cancels = seen.plan.design is Design.INTERLEAVED and courses.count(one.course) == len(courses) > 1
+            yield flag("not_settled", *_unsettled(target + which, one, cancels), (target,))
 
 
 def _stays(seen: Seen, target: str) -> tuple[Arm, ...]:
@@ -262,14 +257,14 @@ _UNSETTLED = {
 }
 
 
-def _unsettled(seen: Seen, target: str, which: str, found: Settling) -> tuple[str, str]:
-    """Fact and next step."""
+def _unsettled(who: str, found: Settling, cancels: bool) -> tuple[str, str]:
+    """Fact and next step. `cancels`: every arm has it, in blocks that lie between one another."""
     told = _UNSETTLED[found.course].format(end=found.end, size=f"{found.size:.0%}")
-    cancel = " Interleaved blocks let drift cancel between the arms." if seen.plan.design is Design.INTERLEAVED else ""
+    cancel = " Interleaved blocks let what both arms share cancel between them." if cancels else ""
     late = found.course is Course.LATE
     step = "Raise --warmup" if late else "Run longer or again"
     return (
-        f"{target}{which} {told} (MSER-5, and a test for one level).{cancel}",
+        f"{who} {told} (MSER-5, and a test for one level).{cancel}",
         f"{step}, and look for other work on the machine or a GPU that heats up.",
     )
 
@@ -333,11 +328,11 @@ def overload(seen: Seen) -> Iterator[Gate]:
 
 
 LOAD_LOOKS: tuple[Look, ...] = (
-    failures, unequal_failures, timeouts, too_few, output_lengths, prompt_lengths, repeated_images, overload, settled,
+    failures, unequal_failures, timeouts, too_few, output_lengths, unknown_lengths, prompt_lengths, repeated_images, overload, settled,
 )  # fmt: skip
 """What the requests of one load tell: of a sweep, asked again at each of its levels (`client.core.levels`)."""
 OF_A_LOAD = (
-    "errors", "errors_unequal", "some_errors", "timeouts", "too_few_requests", "output_lengths", "prompt_tokens", "repeated_images", "overload",
+    "errors", "errors_unequal", "some_errors", "timeouts", "too_few_requests", "output_lengths", "output_lengths_unknown", "prompt_tokens", "repeated_images", "overload",
     "not_settled",
 )  # fmt: skip
 """The codes of LOAD_LOOKS."""

@@ -11,14 +11,14 @@ from client.core.blocks import levels_of
 from client.core.counters import Difference
 from client.core.estimates import arm_metrics
 from client.core.evidence import Evidence
-from client.core.findings import Action, Gate, Level, Recommendation, Severity
+from client.core.findings import Action, Effect, Gate, Level, Recommendation, Severity, Word
 from client.core.gates import LOAD_LOOKS, OF_A_LOAD, Seen, about, fired
 from client.core.generator_gates import GENERATOR_LOOKS
 from client.core.metrics import Arm, arm
 from client.core.names import NAMES
 from client.core.pairing import sides
 from client.core.plan import LoadProfile
-from client.core.recommend import SAME, UNKNOWN, side_of
+from client.core.recommend import UNKNOWN, side_of
 from client.core.verdict import effects
 
 KNEE_GAIN = 0.10
@@ -108,7 +108,15 @@ def over_levels(advice: Recommendation, found: tuple[Level, ...], candidate: str
     reasons = (*advice.reasons, *(f"At {label}: {effect.sentence}" for label, effect in list(effects_at.items())[1:]))
     if len(set(told.values()) - {UNKNOWN}) < 2:
         return msgspec.structs.replace(advice, reasons=reasons)
-    words = {SAME: "the same", UNKNOWN: "not settled"}
-    each = "; ".join(f"{words.get(side, side)} at {label}" for label, side in told.items())
-    sentence = f"It depends on the load: {NAMES[primary].words} of {candidate} is {each}."
+    each = "; ".join(f"{_short(effect, told[label])} at {label}" for label, effect in effects_at.items())
+    sentence = f"It depends on the load: {NAMES[primary].words} of {candidate}: {each}."
     return msgspec.structs.replace(advice, action=Action.DEPENDS, sentence=sentence, reasons=reasons)
+
+
+def _short(effect: Effect, side: str) -> str:
+    """Better or worse, or what was shown instead."""
+    if effect.word is Word.EQUIVALENT:
+        return "equivalent"
+    if effect.word is Word.NO_DIFFERENCE:
+        return "no difference shown"
+    return "not settled" if side == UNKNOWN else side

@@ -53,6 +53,9 @@ class Told:
     primary: bool
     drift: float = 0.0
     """Inside each side of the interval, as a log: what the baseline drifted between its two runs."""
+    alone: Word | None = None
+    """Inconclusive only through Holm's correction: the word that it would have without it, `among` so many secondary metrics."""
+    among: int = 0
 
     @property
     def interval(self) -> str:
@@ -100,6 +103,9 @@ def _no_difference(told: Told) -> str:
 
 
 def _inconclusive(told: Told) -> str:
+    if told.alone is not None:
+        lost = f"among {told.among} secondary metrics it does not survive Holm's correction"
+        return f"inconclusive: {told.interval} would be {told.alone} on its own, but {lost}"
     if told.needs:
         more = f"; about {told.needs:,} requests per arm would probably settle it"
     elif told.drift:

@@ -172,6 +172,7 @@ def _nothing_to_lose(own: float, margin: float, difference: Estimate, same: Esti
         iou_difference=difference,
         same_text=same,
         margin=margin,
+        nothing_to_lose=True,
     )
 
 

@@ -37,7 +37,7 @@ RULES: tuple[Rule, ...] = (
     Rule((UNKNOWN,), (BETTER,), EITHER, EITHER, Action.DEPENDS, "it is better on the metric that decides, but its accuracy was not shown to hold"),
     Rule((UNKNOWN,), ANY, EITHER, EITHER, Action.DEPENDS, "something is gained, but its accuracy was not shown to hold"),
     Rule(NOT_WORSE, (BETTER,), EITHER, NO, Action.USE, "it is better on the metric that decides, and its answers hold"),
-    Rule(NOT_WORSE, (SAME,), YES, NO, Action.USE, "it loses nothing on the metric that decides, its answers hold, and something is gained"),
+    Rule(NOT_WORSE, (SAME,), YES, NO, Action.USE, "no loss is shown on the metric that decides, its answers hold, and something is gained"),
     Rule(NOT_WORSE, (UNKNOWN,), YES, NO, Action.DEPENDS, "something is gained, but the primary metric is not settled"),
     Rule(NOT_WORSE, ANY, EITHER, EITHER, Action.DEPENDS, "it wins on some counts and loses on others"),
 )  # fmt: skip
@@ -185,7 +185,7 @@ def _would_change(
         )
     if rule.action in (Action.KEEP, Action.DEPENDS) and main != BETTER:
         found.append(
-            "Another load: longer answers and more requests at once favour smaller weights, long prompts do not."
+            "Another load: longer answers favour smaller weights, as each token reads all of them; what more requests at once and longer prompts do differs by GPU and checkpoint."
         )
     if rule.action is Action.USE:
         found.append("Another load, GPU or server version: this holds for the load stated.")

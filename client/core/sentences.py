@@ -18,8 +18,9 @@ def question(plan: RunPlan) -> str:
     return f"Shall I serve {model} as {others} instead of {names[0]}?"
 
 
-def load_sentence(plan: RunPlan, cut_short: dict[str, int] | None = None) -> str:
-    """`cut_short`: target -> measured requests, of a run that ended before its plan did; the plan's own number would claim too much."""
+def load_sentence(plan: RunPlan, cut_short: dict[str, int] | None = None, of_each: dict[str, int] | None = None) -> str:
+    """`cut_short`: target -> measured requests, of a run that ended before its plan did; the plan's own number would claim too much.
+    `of_each`: the same of two runs, each with a plan of its own."""
     load = levels_of(plan.load)[0]
     if load.arrival is Arrival.CLOSED:
         how = (
@@ -41,9 +42,17 @@ def load_sentence(plan: RunPlan, cut_short: dict[str, int] | None = None) -> str
     )
     if plan.load.sweep is not None:
         how = f"{how}, the first of {len(plan.load.sweep.values)} loads"
+    if of_each:
+        length = _of_each(of_each)
     if cut_short is not None:
         length = _until_then(cut_short, length)
     return f"{how}, {length}" if length else how
+
+
+def _of_each(counts: dict[str, int]) -> str:
+    if len(set(counts.values())) == 1:
+        return f"{next(iter(counts.values())):,} measured requests per arm"
+    return "measured requests: " + ", ".join(f"{n:,} for {name}" for name, n in counts.items())
 
 
 def _rate(load: LoadProfile) -> str:

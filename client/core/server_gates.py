@@ -12,6 +12,7 @@ from client.core.counters import config_differences
 from client.core.evidence import restarts_expected
 from client.core.findings import Gate
 from client.core.gates import WITHOUT_TPOT, Look, Seen, flag, invalid
+from client.core.plan import Target
 from client.core.records import Outcome
 from client.core.table import OUTCOMES
 
@@ -154,6 +155,18 @@ def versions(seen: Seen) -> Iterator[Gate]:
         )
 
 
+def unknown_versions(seen: Seen) -> Iterator[Gate]:
+    """Of arms that are compared: what is not known may differ."""
+    silent = [t for t in seen.arms if (server := seen.evidence.servers.get(t)) is None or not server.version]
+    if silent and len(seen.arms) > 1:
+        yield flag(
+            "version_unknown",
+            f"The server version of {', '.join(silent)} is unknown: whether all run the same build cannot be told.",
+            "Let the client reach /version of each server, or see in their logs that they are one image.",
+            tuple(silent),
+        )
+
+
 def models(seen: Seen) -> Iterator[Gate]:
     """An FP8 checkpoint has a name of its own, so that another name alone spoils nothing; a person has to know."""
     known: dict[str, str] = {}
@@ -187,6 +200,21 @@ def engine_arguments(seen: Seen) -> Iterator[Gate]:
             found = config_differences(*configs) if len(configs) == 2 else []
         if found:
             yield _arguments_differ(seen, a.name, b.name, found)
+        elif silent := _without_arguments(seen, a, b):
+            yield flag(
+                "engine_arguments_unknown",
+                f"The engine arguments of {', '.join(silent)} are unknown: whether more than the precision differs cannot be told.",
+                "Name them in the targets file (engine_args), or let the client reach /metrics of both servers.",
+                silent,
+            )
+
+
+def _without_arguments(seen: Seen, a: Target, b: Target) -> tuple[str, ...]:
+    """Those of which neither arguments nor a cache configuration that could be compared is known."""
+    if a.engine_args and b.engine_args:
+        return ()
+    configs = [t.name in seen.counters and bool(seen.counters[t.name].cache_config) for t in (a, b)]
+    return () if all(configs) else tuple(t.name for t in (a, b) if not t.engine_args)
 
 
 def _arguments_differ(seen: Seen, a: str, b: str, found: list[str]) -> Gate:
@@ -291,6 +319,6 @@ def endpoint_limits(seen: Seen) -> Iterator[Gate]:
 
 
 SERVER_LOOKS: tuple[Look, ...] = (
-    restarted, counted_requests, versions, models, engine_arguments, cache_hits, slowed_gpu, unequal_clocks, strangers, preempted, queueing, unread_counters,
+    restarted, counted_requests, versions, unknown_versions, models, engine_arguments, cache_hits, slowed_gpu, unequal_clocks, strangers, preempted, queueing, unread_counters,
     workers_changed, endpoint_limits,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from client.core.conditions import Condition, Linear
-from client.core.findings import Estimate, Findings, Threshold
+from client.core.findings import Estimate, Findings, Threshold, Word
 from client.core.names import NAMES, estimate_of
 from client.core.verdict import spoils
 
@@ -85,6 +85,9 @@ def _bounds(gap: Linear, findings: Findings) -> tuple[float, float] | str:
     spoiled = _spoiled(gap, findings)
     if spoiled is not None:
         return spoiled
+    untold = _accuracy_untold(gap, findings)
+    if untold is not None:
+        return untold
     paired = _paired_bounds(gap, findings)
     if paired is not None:
         return paired
@@ -105,6 +108,21 @@ def _spoiled(gap: Linear, findings: Findings) -> str | None:
     for gate in findings.gates:
         if any(spoils(gate, metric) for _, metric in gap.factors):
             return f"the evidence is INVALID ({gate.code})"
+    return None
+
+
+def _accuracy_untold(gap: Linear, findings: Findings) -> str | None:
+    """Why the accuracy of two compared targets cannot be told, whatever their interval: an equal nothing is no pass, a few images acquit
+    nobody, and what the same server may differ from itself condemns nobody. An interval on both sides of the run's own margin may still
+    lie on one side of the condition's."""
+    targets = {target for target, metric in gap.factors if NAMES[metric].place == "quality"}
+    for comparison in findings.comparisons:
+        parity, found = comparison.parity, comparison.parity.iou_difference
+        if parity.word is not Word.INCONCLUSIVE or not {comparison.baseline, comparison.candidate} <= targets:
+            continue
+        open_ = found.low is not None and found.high is not None and found.low <= -parity.margin and found.high >= 0
+        if parity.nothing_to_lose or not open_:
+            return f"as the run itself of {comparison.candidate} against {comparison.baseline}: {parity.sentence.rstrip('.')}"
     return None
 
 

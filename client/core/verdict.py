@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from client.core.bootstrap import Contrast, z_of
 from client.core.findings import Effect, Estimate, Gate, Severity, Word
@@ -30,6 +30,7 @@ WIDE = 3
 ENOUGH_POWER = 2.04
 """(1 + 0.84 / 1.96)²: how many times n must grow so that 80 % of runs settle it, not half of them."""
 MOST_REQUESTS = 1_000_000
+DIRECTIONS = (Word.FASTER, Word.SLOWER, Word.HIGHER, Word.LOWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,9 @@ def effects(
     found = {}
     for short, case in judged.items():
         arms = baseline[NAMES[short].key], candidate[NAMES[short].key]
-        word, needs = _word(case, adjusted.get(short), plan, both, arms)
-        effect = _effect(case, word, needs, arms, _told(short, both, plan))
+        word, needs, alone = _word(case, adjusted.get(short), plan, both, arms)
+        told = replace(_told(short, both, plan), alone=alone, among=len(adjusted))
+        effect = _effect(case, word, needs, arms, told)
         spoiled = next((gate for gate in gates if spoils(gate, short)), None)
         found[short] = effect if spoiled is None else _spoiled(effect, spoiled)
     return found
@@ -149,22 +151,23 @@ def apart(a: Estimate, b: Estimate) -> float | None:
 
 def _word(
     judged: Judged | None, adjusted: float | None, plan: RunPlan, both: Sides, arms: tuple[Estimate, Estimate]
-) -> tuple[Word, int | None]:
-    """The word, and for an inconclusive one the requests for each arm that would probably settle it."""
+) -> tuple[Word, int | None, Word | None]:
+    """The word; for an inconclusive one the requests for each arm that would probably settle it, or the word that only Holm's correction took."""
     if judged is None:
-        return Word.NOT_MEASURED, None
+        return Word.NOT_MEASURED, None, None
     log = judged.found.log
     if log is None:
         far = apart(*arms)
-        return (Word.INCONCLUSIVE if far is None else direction(far, judged.name)), None
+        return (Word.INCONCLUSIVE if far is None else direction(far, judged.name)), None, None
     word = word_of(log, judged.name, plan.min_effect, judged.floor)
     few = judged.found.n < least_n(0.5, plan.confidence)
-    uncorrected = adjusted is not None and adjusted > 1 - plan.confidence
-    if few or (uncorrected and word not in (Word.EQUIVALENT, Word.NO_DIFFERENCE)):
+    if few:
         word = Word.INCONCLUSIVE
+    if adjusted is not None and adjusted > 1 - plan.confidence and word in DIRECTIONS:
+        return Word.INCONCLUSIVE, None, word
     if word is not Word.INCONCLUSIVE:
-        return word, None
-    return word, requests_needed(log, plan.min_effect, both.requests_per_arm, judged.drift)
+        return word, None, None
+    return word, requests_needed(log, plan.min_effect, both.requests_per_arm, judged.drift), None
 
 
 def _effect(
@@ -184,7 +187,9 @@ def _effect(
         ratio = Estimate(
             low=end if far > 0 else None, high=end if far < 0 else None, note="not bounded on its far side"
         )
-    whole = Told(told.name, told.who, *arms, ratio, floor, needs, told.min_effect, told.primary, drift)
+    whole = Told(
+        told.name, told.who, *arms, ratio, floor, needs, told.min_effect, told.primary, drift, told.alone, told.among
+    )
     return Effect(
         metric=told.name.short, baseline=arms[0], candidate=arms[1], ratio=ratio, difference=difference, word=word,
         sentence=effect_sentence(word, whole), noise_floor=floor, needs_requests=needs, primary=told.primary,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from math import floor
 
 from client.core.findings import Comparison, Findings, Memory, Parity, TargetFindings, Word
 from client.reports.format import NOT_MEASURED, change, estimate, exact_change, gib, percent
+
+_WORTH = re.compile(r"are worth (\d+) independent")
 
 Row = list[str]
 
@@ -170,14 +173,17 @@ def _rate_row(findings: Findings, label: str, key: str) -> Row:
 
 
 def unsupported(findings: Findings) -> str:
-    """Which quantiles this number of requests cannot support: '' when it supports all."""
-    needs: dict[str, str] = {}
+    """Which quantiles this number of requests cannot support, by the arm that has the least: '' when it supports all."""
+    needs: dict[str, tuple[int, str]] = {}
     for target in findings.targets.values():
         for quantile in ("p95", "p99"):
             item = target.metrics.get(f"e2e_ms_{quantile}")
             if item is not None and item.value is None and item.note and item.note.startswith("needs n"):
-                needs[quantile] = item.note
-    return "; ".join(f"{quantile} {note}" for quantile, note in needs.items())
+                found = _WORTH.search(item.note)
+                worth = int(found[1]) if found else item.n
+                told = worth, item.note.replace(f"the {item.n} here", f"the {item.n} of {target.name}")
+                needs[quantile] = min(needs.get(quantile, told), told, key=lambda one: one[0])
+    return "; ".join(f"{quantile} {note}" for quantile, (_, note) in needs.items())
 
 
 def _error_row(findings: Findings) -> Row:

@@ -27,6 +27,11 @@ def test_a_run_cut_short_names_what_each_arm_got() -> None:
     assert "cut short: 7 requests measured; planned" in load_sentence(PLAN, {"fp8": 7})
 
 
+def test_two_runs_of_other_lengths_tell_both() -> None:
+    assert load_sentence(PLAN, None, {"a": 400, "b": 40}).endswith(", measured requests: 400 for a, 40 for b")
+    assert load_sentence(PLAN, None, {"a": 40, "b": 40}).endswith(", 40 measured requests per arm")
+
+
 def test_a_run_by_duration_names_its_planned_time() -> None:
     plan = made.plan(load=LoadProfile(requests=None, duration_s=60.0))
     assert load_sentence(plan, {"bf16": 12, "fp8": 12}).endswith(

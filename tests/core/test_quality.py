@@ -521,3 +521,4 @@ def test_two_targets_that_both_find_nothing_are_not_called_as_accurate(text: str
     found = parity(answers([text] * 60), answers([text] * 60), BoxFrame.UNIT)
     assert found.word is Word.INCONCLUSIVE
     assert "nothing to lose" in found.sentence
+    assert found.nothing_to_lose

@@ -208,6 +208,16 @@ def test_what_it_depends_on_is_named() -> None:
     assert "loses" not in unsettled.sentence
 
 
+def test_no_difference_shown_is_no_proof_of_none() -> None:
+    told = recommend(
+        case(Word.NON_INFERIOR, Word.NO_DIFFERENCE, tpot_p50=Word.FASTER), "e2e_p50", "x", None, ()
+    ).sentence
+    assert "no loss is shown on the metric that decides" in told
+    assert "loses nothing" not in told
+    kept = recommend(case(Word.NON_INFERIOR, Word.NO_DIFFERENCE), "e2e_p50", "x", None, ())
+    assert "long prompts do not" not in " ".join(kept.would_change), "on an H100 they did"
+
+
 def test_every_case_has_a_rule_and_every_rule_a_case() -> None:
     used = set()
     for quality in ("better", "same", "worse", "unknown"):

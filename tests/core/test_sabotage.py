@@ -99,6 +99,12 @@ def slow_start() -> list[RequestRecord]:
     ]
 
 
+def of_many_lengths(r: RequestRecord) -> RequestRecord:
+    """10 to 59 tokens, as the picture has it; fp8 gives 15 % fewer."""
+    tokens = 10 + 7 * int(r.image_id[-6:]) % 50
+    return made.record(r.target, r.index, r.intended_ns / made.MS, tokens=round(tokens * 0.85) if r.target == "fp8" else tokens, image=r.image_id, block=r.block)  # fmt: skip
+
+
 CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
     "image cache unequal": ("image_cache_unequal", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", after=made.page(prefix_queries=35_000, prefix_hits=1_000, image_queries=32, image_hits=16))), Measured()),
     "prefix cache answers both": ("prefix_cache", Severity.INVALID, lambda: with_servers(**{t: made.server(t, after=made.page(prefix_queries=35_000, prefix_hits=33_000, image_queries=32, image_hits=31)) for t in ("bf16", "fp8")}), Measured()),
@@ -129,6 +135,8 @@ CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
     "a single error": ("some_errors", Severity.FLAG, lambda: made.evidence(some_fail(1 / 64, Outcome.HTTP_ERROR, status=500)), Measured()),
     "time-outs": ("timeouts", Severity.FLAG, lambda: made.evidence(some_fail(1 / 32, Outcome.TIMEOUT_TOTAL)), Measured()),
     "shorter answers": ("output_lengths", Severity.INVALID, lambda: made.evidence(of(made.campaign(), "fp8", shorter)), Measured()),
+    "shorter answers among many lengths": ("output_lengths", Severity.INVALID, lambda: made.evidence([of_many_lengths(r) for r in made.campaign()]), Measured()),
+    "no token counts": ("output_lengths_unknown", Severity.FLAG, lambda: made.evidence(of(made.campaign(), "fp8", lambda r: change(r, completion_tokens=None))), Measured()),
     "other prompt": ("prompt_tokens", Severity.INVALID, lambda: made.evidence(of(made.campaign(), "fp8", lambda r: change(r, prompt_tokens=700))), Measured()),
     "version mismatch": ("version_mismatch", Severity.INVALID, lambda: with_servers(fp8=made.server("fp8", version="0.33.0")), Measured()),
     "other model": ("other_model", Severity.FLAG, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=tuple(change(t, model=f"qwen-{t.name}") for t in made.plan().targets))), Measured()),
@@ -277,6 +285,25 @@ def test_a_difference_that_may_be_chance_is_no_difference_of_lengths() -> None:
     tokens = [lengths[k] for k in lengths]
     assert abs(float(np.mean(tokens)) / 16 - 1) > 0.02, "far enough apart to be looked at"
     assert "output_lengths" not in [gate.code for gate in findings.gates]
+
+
+def test_drift_cancels_only_where_both_arms_have_it() -> None:
+    """The sentence stood beside a slow start of one arm alone."""
+    alone = analyse(made.evidence([r if r.target == "bf16" else s for r, s in zip(slow_start(), made.campaign(per_block=16), strict=True)]))  # fmt: skip
+    both = analyse(made.evidence(slow_start()))
+    for findings, count, cancels in ((alone, 1, False), (both, 2, True)):
+        facts = [gate.fact for gate in findings.gates if gate.code == "not_settled"]
+        assert (len(facts), ["cancel" in fact for fact in facts]) == (count, [cancels] * count), facts
+
+
+def test_what_one_arm_says_of_itself_leaves_the_other_unknown() -> None:
+    targets = made.plan().targets
+    half = (targets[0], change(targets[1], engine_args=()))
+    silent = analyse(made.evidence(made.campaign(), plan=made.plan(targets=half)))
+    assert [(g.code, g.severity, g.targets) for g in silent.gates] == [("engine_arguments_unknown", Severity.FLAG, ("fp8",))]  # fmt: skip
+    assert silent.valid
+    one = analyse(with_servers(fp8=change(made.server("fp8"), version=None)))
+    assert [(g.code, g.severity, g.targets) for g in one.gates] == [("version_unknown", Severity.FLAG, ("fp8",))]
 
 
 def test_the_gates_that_spoil_come_first() -> None:

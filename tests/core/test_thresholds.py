@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import made
 import msgspec
 import pytest
@@ -69,6 +71,50 @@ def test_judged_on_the_interval(faster: Findings, text: str, result: str) -> Non
     assert found.sentence.startswith(text)
 
 
+@pytest.mark.parametrize(
+    ("parity", "texts"),
+    [
+        (
+            Parity(
+                word=Word.INCONCLUSIVE,
+                iou_difference=Estimate(value=0.0, low=0.0, high=0.0, n=30),
+                sentence="Cannot tell whether accuracy holds: the baseline's own mean IoU is 0.000, so there is nothing to lose.",
+                nothing_to_lose=True,
+            ),
+            ("fp8.mean_iou < bf16.mean_iou - 0.01", "fp8.mean_iou < 0.9 * bf16.mean_iou"),
+        ),
+        (
+            Parity(
+                word=Word.INCONCLUSIVE,
+                iou_difference=Estimate(value=0.0, low=-0.001, high=0.001, n=8),
+                sentence="Cannot tell: so few images cannot acquit a candidate.",
+            ),
+            ("fp8.mean_iou < bf16.mean_iou - 0.01",),
+        ),
+        (
+            Parity(
+                word=Word.INCONCLUSIVE,
+                iou_difference=Estimate(value=-0.03, low=-0.04, high=-0.02, n=30),
+                sentence="Cannot tell: that is no more than the same server may differ from itself.",
+            ),
+            ("fp8.mean_iou < bf16.mean_iou", "bf16.mean_iou - fp8.mean_iou > 0.01"),
+        ),
+    ],
+)
+def test_where_accuracy_cannot_be_told_no_condition_on_it_can(parity: Parity, texts: tuple[str, ...]) -> None:
+    quality = {name: Quality(scores={"mean_iou": Estimate(value=0.0, low=0.0, high=0.0, n=30)}) for name in TARGETS}
+    findings = analyse(made.evidence(made.campaign()), Measured(quality=quality, parity={"fp8": parity}))
+    for text in texts:
+        found = judge(parse(text, TARGETS), findings)
+        assert (found.result, parity.sentence.rstrip(".") in found.sentence) == ("cannot tell", True), found.sentence
+
+
+def test_a_wider_margin_than_the_runs_own_may_be_told() -> None:
+    wide = Parity(word=Word.INCONCLUSIVE, iou_difference=Estimate(value=0.0, low=-0.02, high=0.02, n=30))
+    findings = analyse(made.evidence(made.campaign()), Measured(parity={"fp8": wide}))
+    assert judge(parse("fp8.mean_iou < bf16.mean_iou - 0.05", TARGETS), findings).result == "pass"
+
+
 def test_a_spoiled_run_can_tell_nothing() -> None:
     findings = analyse(
         made.evidence(made.campaign(), servers={"bf16": made.server("bf16"), "fp8": made.server("fp8", version="9")})
@@ -113,6 +159,41 @@ def test_a_fault_has_a_caret_under_it(text: str, place: int, words: str) -> None
     assert lines[1] == f"  {text}"
     assert lines[2].index("^") - 2 == place
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("fp8.e2e_p50 > bf16.e2e_p50 + 5%", "write * 1.05"),
+        ("fp8.e2e_p50 < bf16.e2e_p50 - 5%", "write * 0.95"),
+        ("fp8.e2e_p50 > 2 * (bf16.e2e_p50 + 5 %)", "write * 1.05"),
+        ("5% + bf16.e2e_p50 < fp8.e2e_p50", "write * 1.05"),
+        ("fp8.e2e_p50 > 5%", "in ms"),
+        ("fp8.e2e_p50 - bf16.e2e_p50 > 5%", "write * 1.05"),
+        ("fp8.kv_cache_tokens < bf16.kv_cache_tokens - 5%", "in tokens"),
+        ("fp8.requests_at_once < bf16.requests_at_once - 5%", "write * 0.95"),
+    ],
+)
+def test_a_percentage_is_of_something(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(text, TARGETS)
+    assert caught.value.fact.splitlines()[2].index("^") - 2 == re.search(r"5 ?%", text).start()  # type: ignore[union-attr]  # each has one
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "gap"),
+    [
+        ("fp8.e2e_p50 > bf16.e2e_p50 * (1 + 5%)", -1.05),
+        ("fp8.e2e_p50 > bf16.e2e_p50 * 105%", -1.05),
+        ("fp8.e2e_p50 > (100% - 10%) * bf16.e2e_p50", -0.9),
+        ("fp8.error_rate > bf16.error_rate + 5%", -1.0),
+        ("fp8.mean_iou < bf16.mean_iou - 1%", -1.0),
+    ],
+)
+def test_a_percentage_scales_or_is_a_share(text: str, gap: float) -> None:
+    factors = parse(text, TARGETS).gap.factors
+    assert next(f for (target, _), f in factors.items() if target == "bf16") == pytest.approx(gap)
 
 
 def test_what_has_no_interval_says_so(faster: Findings) -> None:

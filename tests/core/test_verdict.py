@@ -193,6 +193,11 @@ def test_a_secondary_metric_keeps_its_direction_only_if_the_correction_lets_it()
             words.add(found.word)
     assert len(near) >= 5
     assert Word.INCONCLUSIVE in words
+    for found in near:
+        if found.word is Word.INCONCLUSIVE:
+            assert "would be faster on its own, but among" in found.sentence
+            assert "secondary metrics it does not survive Holm's correction" in found.sentence
+            assert "does not settle" not in found.sentence
 
 
 def test_five_pairs_settle_nothing() -> None:
