@@ -6,6 +6,7 @@ one, and several processes may append to files of their own. Nothing is ever rew
 
 from __future__ import annotations
 
+import heapq
 import os
 import re
 import shutil
@@ -249,7 +250,7 @@ def read_run(path: Path) -> Evidence:
     """Everything that a run left behind. Raises RunDirError when there is no readable manifest."""
     manifest = read_manifest(path)
     files = [file for file in sorted(path.glob("requests*.jsonl")) if file.is_file()]
-    records, torn = RecordTable.from_lines(line for file in files for line in lines_of(file))
+    records, torn = RecordTable.from_lines(_in_order(files))
     images, torn_images = read_lines(path / "images.jsonl", ImageFact)
     # Only where they were asked for: a file of mere texts holds nothing that the records do not.
     tokens, torn_tokens = read_lines(path / "answers.jsonl", TokenAnswer) if manifest.plan.logprobs else ((), 0)
@@ -275,6 +276,26 @@ def read_run(path: Path) -> Evidence:
         host=manifest.host,
         versions=manifest.versions,
     )
+
+
+class _End(msgspec.Struct):
+    done_ns: int | None = None
+
+
+def _in_order(files: list[Path]) -> Iterator[bytes]:
+    """The lines of all workers in the order in which their requests ended, as each file has its own. A line without an end, or a torn
+    one, comes as soon as it is met."""
+    if len(files) == 1:
+        return lines_of(files[0])
+    decode = msgspec.json.Decoder(_End).decode
+
+    def end(line: bytes) -> int:
+        try:
+            return decode(line).done_ns or 0
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return 0
+
+    return heapq.merge(*map(lines_of, files), key=end)
 
 
 def _read_gpu(path: Path) -> tuple[tuple[GpuEvidence, ...], int]:

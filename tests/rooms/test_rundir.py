@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from client.core.evidence import ServerEvidence
@@ -136,3 +137,17 @@ def test_what_is_masked_reaches_no_file(tmp_path: Path) -> None:
     run_dir.close()
     assert (run_dir.path / "answers.jsonl").read_text() == '{"text":"my key is ***"}\n'
     assert (run_dir.path / "server.log").read_text() == "--api-key ***"
+
+
+def test_the_records_of_several_workers_come_in_the_order_in_which_they_ended(tmp_path: Path) -> None:
+    run_dir = begun(tmp_path)
+    done = {0: [(0, 50), (1, 90), (2, 120)], 1: [(0, 60), (1, 61), (2, 300)]}
+    for worker, answers in done.items():
+        with (run_dir.path / f"requests-{worker}.jsonl").open("wb") as file:
+            for index, done_ns in answers:
+                ended = msgspec.structs.replace(record(index), worker=worker, done_ns=done_ns)
+                file.write(msgspec.json.encode(ended) + b"\n")
+            file.write(b'{"torn')
+    found = read_run(run_dir.path)
+    assert list(found.records["done_ns"]) == [50, 60, 61, 90, 120, 300]
+    assert found.torn_lines == 2
