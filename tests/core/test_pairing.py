@@ -237,6 +237,14 @@ def test_a_verdict_that_turns_with_the_load_depends_on_it() -> None:
     found = over_levels(advice, turned, "fp8", "e2e_p50")
     assert found.action is Action.DEPENDS
     assert "worse at 16 in flight" in found.sentence
+    flat = (
+        Level(number=0, knob="concurrency", value=1, label="1 in flight", effects=at(Word.NO_DIFFERENCE)),
+        turned[1],
+    )
+    told = over_levels(advice, flat, "fp8", "e2e_p50").sentence
+    assert told.endswith(": no difference shown at 1 in flight; worse at 16 in flight."), (
+        "nobody showed that it is the same"
+    )
 
 
 def test_gaps_between_chunks_have_a_noise_floor_too() -> None:

@@ -10,7 +10,7 @@ from client.core.analysis import analyse
 from client.core.findings import Estimate, Memory
 from client.core.measured import measured_in
 from client.reports.accuracy import accuracy_rows
-from client.reports.tables import main_rows
+from client.reports.tables import main_rows, unsupported
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,26 @@ def test_what_no_log_told_has_no_row() -> None:
     targets = {name: msgspec.structs.replace(target, memory=Memory()) for name, target in findings.targets.items()}
     rows = main_rows(msgspec.structs.replace(findings, targets=targets))
     assert "Requests that fit at once" not in {row[0] for row in rows}
+
+
+@pytest.mark.parametrize("order", [(26, 41), (41, 26)])
+def test_what_a_quantile_lacks_is_told_of_the_arm_that_lacks_most(order: tuple[int, int]) -> None:
+    evidence = report_runs.simulated()
+    findings = analyse(evidence, measured_in(evidence))
+    targets = {
+        name: msgspec.structs.replace(
+            target,
+            metrics=target.metrics
+            | {
+                "e2e_ms_p95": Estimate(n=100, note=f"needs n ≥ 59; the 100 here are worth {worth} independent ones"),
+                "e2e_ms_p99": Estimate(value=1.0),
+            },
+        )
+        for (name, target), worth in zip(findings.targets.items(), order, strict=True)
+    }
+    worst = list(targets)[order.index(26)]
+    told = unsupported(msgspec.structs.replace(findings, targets=targets))
+    assert told == f"p95 needs n ≥ 59; the 100 of {worst} are worth 26 independent ones"
 
 
 def test_scores_that_nobody_can_give_are_one_row() -> None:
