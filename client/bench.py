@@ -34,7 +34,7 @@ from client.launch import SimulatedServers
 from client.loop import run_loaded
 from client.preflight import Introduction, told
 from client.progress import Progress, Quiet, choose
-from client.remote import read_keys
+from client.remote import read_keys, unused_proxies
 from client.rundir import MAX_WHOLE_BYTES, Manifest, RunDir, read_run
 from client.session import Asked, introduce, measure
 from client.workload import Pictures, open_pictures
@@ -153,6 +153,8 @@ def _run(
             for one in met:
                 run_dir.write_server(with_files(one.server, one.target, asked.model_config))
             progress.note(f"Pictures: {pictures.note}.")
+            if plan.simulate is None and (proxies := unused_proxies(os.environ)) is not None:
+                progress.note(proxies)
             interrupted = run_loaded(measure(placed, asked, met, pictures, run_dir, progress, replay, containers))
     except HalfweightError as error:
         run_dir.close()

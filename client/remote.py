@@ -156,3 +156,15 @@ def refuse_same_address(targets: tuple[Target, ...]) -> None:
                 f"Give another address with --url {target.name}=http://HOST:PORT.",
             )
         seen[address] = target.name
+
+
+def unused_proxies(environment: Mapping[str, str]) -> str | None:
+    """What a proxy in the environment would make other programs do, and this one does not; None where there is none."""
+    named = [
+        name
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+        if environment.get(name)
+    ]
+    if not named:
+        return None
+    return f"{', '.join(named)} is set and not used: requests go straight to the server, for a proxy's time would be measured as the server's."

@@ -10,6 +10,7 @@ from client.cli import build_parser
 from client.config import base_url, build_plan
 from client.core.plan import Arrival, Design, RunPlan
 from client.errors import UsageError
+from client.remote import unused_proxies
 
 
 def plan(*argv: str, env: dict[str, str] | None = None) -> RunPlan:
@@ -188,3 +189,10 @@ def test_tokens_are_asked_for_only_with_the_flag() -> None:
     assert plan("--quality", "9").logprobs == 0
     assert plan("--quality", "9", "--logprobs").logprobs == 5
     assert plan("--quality", "9", "--logprobs", "3").logprobs == 3
+
+
+def test_a_proxy_in_the_environment_is_told_and_not_used() -> None:
+    assert unused_proxies({"PATH": "/bin", "HTTPS_PROXY": ""}) is None
+    told = unused_proxies({"http_proxy": "http://p:1", "ALL_PROXY": "socks5://p:2"})
+    assert told is not None
+    assert "http_proxy, ALL_PROXY is set and not used" in told
