@@ -177,7 +177,9 @@ def test_a_fault_has_a_caret_under_it(text: str, place: int, words: str) -> None
 def test_a_percentage_is_of_something(text: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(text, TARGETS)
-    assert caught.value.fact.splitlines()[2].index("^") - 2 == re.search(r"5 ?%", text).start()  # type: ignore[union-attr]  # each has one
+    place = re.search(r"5 ?%", text)
+    assert place is not None
+    assert caught.value.fact.splitlines()[2].index("^") - 2 == place.start()
     assert hint in caught.value.hint
 
 

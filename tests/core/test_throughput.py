@@ -79,5 +79,8 @@ def test_the_gaps_of_answers_whose_pace_lasts_are_worth_few_answers() -> None:
     plan = RunPlan(targets=(Target(name="a", base_url="http://a"),), load=LoadProfile(requests=120))
     told = arm_metrics(arm(RecordTable.from_records(found), "a", plan.timeouts), plan)
     itl, tpot = told["itl_ms_p50"], told["tpot_ms_p50"]
-    assert None not in (itl.low, itl.high, tpot.low, tpot.high)
-    assert itl.high - itl.low > 0.8 * (tpot.high - tpot.low)  # type: ignore[operator]  # both are known
+    assert itl.low is not None
+    assert itl.high is not None
+    assert tpot.low is not None
+    assert tpot.high is not None
+    assert itl.high - itl.low > 0.8 * (tpot.high - tpot.low)
