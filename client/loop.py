@@ -13,6 +13,7 @@ import math
 import os
 import selectors
 import sys
+from collections import deque
 from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ Reader = Callable[[], bool]
 """Reads what is there. True: nothing came of it, neither a callback nor a timer, so that the loop has nothing to do."""
 EVENTS = 512
 """Files that one look at the kernel may report."""
+PASSES = 16
+"""Turns that deferred work lets other callbacks go first."""
 
 if sys.platform == "linux":
     import select
@@ -34,6 +37,8 @@ if sys.platform == "linux":
         def __init__(self) -> None:
             super().__init__()
             self.readers: dict[int, Reader] = {}
+            self.work: deque[Callable[[], object]] = deque()
+            self._passed = 0
             self.on_error: Callable[[Exception], None] | None = None
             # The same epoll instance through a descriptor of our own: its object inside EpollSelector is private.
             self._epoll = select.epoll.fromfd(os.dup(self.fileno()))
@@ -43,11 +48,13 @@ if sys.platform == "linux":
             super().close()
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            """As EpollSelector has it: rounded up to the millisecond, so that a timer is never early."""
+            """As EpollSelector has it: rounded up to the millisecond, so that a timer is never early. Then one piece of work."""
+            poll, readers, work = self._epoll.poll, self.readers, self.work
             wait_s = -1.0 if timeout is None else 0.0 if timeout <= 0 else math.ceil(timeout * 1e3) * 1e-3
+            if work:
+                wait_s = 0.0
             until_s = monotonic() + wait_s
             ready: list[tuple[selectors.SelectorKey, int]] = []
-            poll, readers = self._epoll.poll, self.readers
             while True:
                 try:
                     happened = poll(wait_s, EVENTS)
@@ -60,19 +67,30 @@ if sys.platform == "linux":
                         idle = False
                         self._report(fd, event, ready)
                         continue
-                    try:
-                        idle = reader() and idle
-                    except Exception as error:  # as for any callback of a loop: it is told, and the loop lives
-                        idle = False
-                        if self.on_error is None:
-                            raise
-                        self.on_error(error)
+                    idle = self._call(reader) is True and idle
+                if work:
+                    # Callbacks that are ready and timers that are due come first, but not for ever.
+                    if timeout is not None and timeout <= 0 and self._passed < PASSES:
+                        self._passed += 1
+                        return ready
+                    self._passed = 0
+                    self._call(work.popleft())
+                    return ready
                 if not idle or wait_s == 0.0:
                     return ready
                 if wait_s > 0.0:
                     wait_s = until_s - monotonic()
                     if wait_s <= 0.0:
                         return ready
+
+        def _call(self, callback: Callable[[], object]) -> object:
+            try:
+                return callback()
+            except Exception as error:  # as for any callback of a loop: it is told, and the loop lives
+                if self.on_error is None:
+                    raise
+                self.on_error(error)
+                return None
 
         def _report(self, fd: int, event: int, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
             events = selectors.EVENT_WRITE if event & ~EPOLLIN else 0
@@ -95,6 +113,10 @@ if sys.platform == "linux":
             self.add_reader(fd, reader)
             self._direct.readers[fd] = reader
 
+        def defer(self, work: Callable[[], object]) -> None:
+            """Call it when all files that have something to read have been read, one such call a turn. Called by direct readers."""
+            self._direct.work.append(work)
+
         def remove_reader(self, fd: Any) -> bool:
             self._direct.readers.pop(fd, None)
             return super().remove_reader(fd)
@@ -111,6 +133,12 @@ def add_direct_reader(loop: asyncio.AbstractEventLoop, fd: int, reader: Reader) 
     """Directly where the loop can, else through `add_reader`. `loop.remove_reader` ends both."""
     add: Callable[[int, Reader], None] = getattr(loop, "add_direct_reader", loop.add_reader)
     add(fd, reader)
+
+
+def deferring(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], object]], object]:
+    """How to put work off until files have been read: the load loop's `defer`, or `call_soon` of another one."""
+    defer: Callable[[Callable[[], object]], object] = getattr(loop, "defer", loop.call_soon)
+    return defer
 
 
 def run_loaded(main: Coroutine[Any, Any, T]) -> T:

@@ -22,7 +22,7 @@ import httpx
 
 from client.connection import Connection
 from client.exchange import Exchange, Read
-from client.loop import add_direct_reader
+from client.loop import add_direct_reader, deferring
 
 SO_TIMESTAMPNS_NEW = 64
 """Linux, asm-generic/socket.h: the option, and the type of the control message that it brings (two 64-bit integers)."""
@@ -55,7 +55,8 @@ class PlainConnection(Connection):
     """A non-blocking TCP socket. Read at once, worked on later: the kernel's stamp and the two clocks are all that cannot wait.
 
     A token that is not the last is kept with them. Arithmetic, the parser, the JSON and what is made of them run once for many tokens,
-    with warm caches, and the next connection's token is read the sooner.
+    with warm caches, and the next connection's token is read the sooner. A read that is worth work, the end of an answer say, has it put
+    off until every other connection has been read.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, home: list[Connection], sock: socket.socket) -> None:
@@ -64,6 +65,8 @@ class PlainConnection(Connection):
         self._fd = sock.fileno()
         self._rest: list[memoryview] = []
         self._kept: list[Raw] = []
+        self._defer = deferring(loop)
+        self._deferred = False
         self._offset_ns = 0
         """Wall clock minus monotonic clock, at the last read or at the beginning of the request."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -89,6 +92,9 @@ class PlainConnection(Connection):
         self.loop.add_writer(self._fd, self._writable)
 
     def stale(self) -> bool:
+        self.catch_up()  # what it said out of turn closes it
+        if self.closed:
+            return True
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -125,6 +131,7 @@ class PlainConnection(Connection):
         except OSError as error:
             self._stop_writing()
             self._readable()  # an answer that came before the break counts
+            self.catch_up()
             self.upload_failed(error)
             return
         if not self._rest:
@@ -153,11 +160,15 @@ class PlainConnection(Connection):
             self.ended(None)
             return False
         kept = self._kept
-        if self._patient and size < KEPT_BYTES and len(kept) < KEPT_READS:
+        if size < KEPT_BYTES and len(kept) < KEPT_READS:
             data = _buffer[:size]
-            if data.endswith(EVENT_END):
-                kept.append((data, control, wall_ns, loop_ns))
+            kept.append((data, control, wall_ns, loop_ns))
+            if self._patient and data.endswith(EVENT_END):
                 return True
+            if not self._deferred:
+                self._deferred = True
+                self._defer(self._work)
+            return False
         last = _view[:size], control, wall_ns, loop_ns
         if kept:
             self._kept = []
@@ -166,6 +177,10 @@ class PlainConnection(Connection):
         else:
             self.received((self._stamped(last),))
         return False
+
+    def _work(self) -> None:
+        self._deferred = False
+        self.catch_up()
 
     def catch_up(self) -> None:
         if self._kept:

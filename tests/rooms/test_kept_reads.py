@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 
@@ -10,8 +12,9 @@ import httpx
 import pytest
 from peer import Talk, once, peer
 
-from client.loop import new_loop
-from client.sockets import KEPT_BYTES, KEPT_READS
+from client.exchange import NEVER, Exchange, Limits
+from client.loop import new_loop, run_loaded
+from client.sockets import KEPT_BYTES, KEPT_READS, PlainConnection
 from client.transport import LoadClient, Piece, Stamps, new_client
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -217,3 +220,98 @@ def test_the_same_on_the_load_loop() -> None:
         runner.run(main())
     assert told(got) == texts(20)
     assert in_their_time(got, script.wrote)
+
+
+def test_what_a_server_says_out_of_turn_is_never_the_answer_to_the_next_request() -> None:
+    """It is read, but not worked on yet, when the next request asks for a connection."""
+    spoken = threading.Event()
+
+    def script(talk: Talk) -> None:
+        while talk.request():
+            talk.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n%02d" % talk.number)
+            if talk.number == 1:
+                time.sleep(0.05)
+                talk.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n??")
+                spoken.set()
+
+    async def main() -> tuple[bytes, bytes]:
+        client = new_client()
+        first: list[Piece] = []
+        second: list[Piece] = []
+        with peer(script) as server:
+            await ask(client, server.url, first, Stamps())
+            assert spoken.wait(5)  # the loop stands still meanwhile
+            await asyncio.sleep(0)
+            await ask(client, server.url, second, Stamps())
+        await client.aclose()
+        return told(first), told(second)
+
+    for factory in (new_loop, asyncio.new_event_loop):
+        spoken.clear()
+        with asyncio.Runner(loop_factory=factory) as runner:
+            assert runner.run(main()) == (b"01", b"02")
+
+
+async def test_an_answer_that_came_before_the_upload_broke_counts() -> None:
+    """The write fails first, with the refusal and its end still unread."""
+    loop = asyncio.get_running_loop()
+    listener = socket.create_server(("127.0.0.1", 0))
+    ours = socket.create_connection(listener.getsockname())
+    theirs, _ = listener.accept()
+    ours.setblocking(False)
+    connection = PlainConnection(loop, [], ours)
+    got: list[Piece] = []
+    exchange = Exchange(Stamps(), Limits({}), NEVER, got.extend)
+    connection.begin(exchange, b"POST / HTTP/1.1\r\ncontent-length: 50000000\r\n\r\n", bytes(50_000_000))
+    assert connection.still_sending()
+    theirs.sendall(b"HTTP/1.1 413 Too Large\r\ncontent-length: 5\r\n\r\nlarge")
+    ours.shutdown(socket.SHUT_WR)
+    connection._writable()
+    assert (exchange.status, exchange.failure, told(got)) == (413, None, b"large")
+    connection.close()
+    theirs.close()
+    listener.close()
+
+
+def test_a_token_is_stamped_while_ends_of_other_answers_wait_for_their_work() -> None:
+    """64 answers end at once, and what is made of each takes 2 ms: tokens sent meanwhile must not become one read."""
+    count, others = 40, 64
+    began, go = threading.Barrier(others + 1), threading.Event()
+    wrote: list[int] = []
+
+    def ending(talk: Talk) -> None:
+        talk.request()
+        talk.send(HEAD + event("0"))
+        began.wait(10)
+        go.wait(10)
+        talk.send(END)
+        talk.stop.wait(10)
+
+    def ticking(talk: Talk) -> None:
+        talk.request()
+        talk.send(HEAD)
+        began.wait(10)
+        go.set()
+        for number in range(count):
+            time.sleep(PAUSE_S)
+            wrote.append(time.monotonic_ns())
+            talk.send(event(str(number)))
+        talk.send(END)
+
+    got: list[Piece] = []
+
+    async def main() -> None:
+        client = new_client()
+
+        async def other(url: str) -> None:
+            await ask(client, url, [], Stamps())
+            time.sleep(0.002)  # noqa: ASYNC251 - the work of which a loop has much at once
+
+        with peer(ending) as many, peer(ticking) as one:
+            await asyncio.gather(*(other(many.url) for _ in range(others)), ask(client, one.url, got, Stamps()))
+        await client.aclose()
+
+    run_loaded(main())
+    assert told(got) == texts(count)
+    assert len(got) > count - 8
+    assert in_their_time(got, wrote)

@@ -6,10 +6,13 @@ import asyncio
 import socket
 import sys
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
-from client.loop import LoadLoop, add_direct_reader, run_loaded
+from client.loop import LoadLoop, add_direct_reader, deferring, run_loaded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll")
 
@@ -171,6 +174,132 @@ def test_an_error_in_a_direct_reader_is_reported_and_the_loop_lives() -> None:
 
     run_loaded(main())
     assert [str(error) for error in reported] == ["broken"]
+
+
+class Inlet:
+    """`count` socket pairs, each with a byte to read and a direct reader that defers `work(number)`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, count: int, work: Callable[[int], object]) -> None:
+        self.loop, self.work, self.read = loop, work, 0
+        self.pairs = [socket.socketpair() for _ in range(count)]
+        for number, (ours, peer) in enumerate(self.pairs):
+            ours.setblocking(False)
+            add_direct_reader(loop, ours.fileno(), partial(self._reader, number))
+            peer.send(b"x")
+
+    def _reader(self, number: int) -> bool:
+        self.pairs[number][0].recv(1)
+        self.read += 1
+        deferring(self.loop)(partial(self.work, number))
+        return False
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        for _ in range(10_000):
+            if done():
+                return
+            await asyncio.sleep(0.001)
+        raise TimeoutError
+
+    def close(self) -> None:
+        for ours, peer in self.pairs:
+            self.loop.remove_reader(ours.fileno())
+            ours.close()
+            peer.close()
+
+
+def test_work_waits_until_every_file_has_been_read_and_is_done_one_piece_a_turn() -> None:
+    seen: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def work(number: int) -> None:
+            assert inlet.read == 5
+            seen.append(f"work {number}")
+            loop.call_soon(seen.append, f"what came of {number}")
+
+        inlet = Inlet(loop, 5, work)
+        await inlet.until(lambda: len(seen) == 10)
+        inlet.close()
+
+    run_loaded(main())
+    assert [line for line in seen if line.startswith("work")] == [f"work {number}" for number in range(5)]
+    assert seen[1::2] == [f"what came of {number}" for number in range(5)]
+
+
+def test_a_timer_that_is_due_and_what_comes_of_it_do_not_wait_for_all_work() -> None:
+    """A request that is due takes three turns: the timer, the task that slept, the task that sends."""
+    done: list[int] = []
+
+    async def main() -> tuple[int, int]:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[tuple[int, int]] = loop.create_future()
+
+        def due() -> None:
+            so_far = len(done)
+            loop.call_soon(loop.call_soon, loop.call_soon, lambda: ended.set_result((so_far, len(done))))
+
+        def work(number: int) -> None:
+            time.sleep(0.003)
+            done.append(number)
+            if number == 0:
+                loop.call_later(0.006, due)
+
+        inlet = Inlet(loop, 30, work)
+        try:
+            return await ended
+        finally:
+            inlet.close()
+
+    began, ended = run_loaded(main())
+    assert ended == began < 15
+
+
+def test_callbacks_that_never_end_do_not_hold_work_up() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        inlet = Inlet(loop, 3, lambda number: done.set_result(None) if number == 2 else None)
+
+        def again() -> None:
+            if not done.done():
+                loop.call_soon(again)
+
+        again()
+        await asyncio.wait_for(done, 10)
+        inlet.close()
+
+    run_loaded(main())
+
+
+def test_an_error_in_work_is_reported_and_the_rest_is_done() -> None:
+    reported: list[BaseException | None] = []
+    done: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context.get("exception")))
+
+        def work(number: int) -> None:
+            if number == 0:
+                raise ValueError("broken")
+            done.append(number)
+
+        inlet = Inlet(loop, 3, work)
+        await inlet.until(lambda: len(done) == 2)
+        inlet.close()
+
+    run_loaded(main())
+    assert [str(error) for error in reported] == ["broken"]
+    assert done == [1, 2]
+
+
+async def test_on_another_loop_work_is_a_callback() -> None:
+    done: list[int] = []
+    inlet = Inlet(asyncio.get_running_loop(), 3, done.append)
+    await inlet.until(lambda: len(done) == 3)
+    inlet.close()
+    assert sorted(done) == [0, 1, 2]
 
 
 def test_the_load_connections_read_directly() -> None:
