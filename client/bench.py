@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     progress: Progress = Quiet()
     mask = Mask()
     try:
-        with _ending_by_signal():
+        with _ending_by_signal() as check:
             plan = build_plan(arguments, os.environ)
             keys = read_keys(plan.targets, os.environ)
             mask = Mask([*keys.values(), *(s for target in plan.targets for s in secrets_in(target.engine_args))])
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             if arguments.preflight_only:
                 return preflight_only(plan, asked, progress)
-            return run(plan, asked, Path(arguments.out), progress)
+            return run(plan, asked, Path(arguments.out), progress, check)
     except HalfweightError as error:
         return _ended(progress, f"halfweight: {mask.text(str(error))}", error.exit_code)
     except KeyboardInterrupt as interrupt:
@@ -82,21 +82,33 @@ def _ended(progress: Progress, words: str, code: int) -> int:
     return code
 
 
+Check = Callable[[], None]
+"""Raises KeyboardInterrupt when a signal came. Libraries swallow exceptions where they look for an attribute or import what may be missing."""
+
+
 @contextlib.contextmanager
-def _ending_by_signal() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does, also while targets are met and reports are written: children are ended, words are said."""
+def _ending_by_signal() -> Iterator[Check]:
+    """Ctrl-C and SIGTERM end a run also while targets are met and reports are written: children are ended, words are said."""
+    came: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
+        came.append(number)
         raise KeyboardInterrupt
 
+    def check() -> None:
+        if came:
+            raise KeyboardInterrupt
+
     if threading.current_thread() is not threading.main_thread():  # somebody else's program: its signals are its own
-        yield
+        yield check
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    ours = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in ours}
     try:
-        yield
+        yield check
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def shown(text: str) -> str:
@@ -104,7 +116,7 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
-def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
+def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress, check: Check) -> int:
     """Measures, writes the run directory, prints the verdict; returns the exit code. Raises HalfweightError, or KeyboardInterrupt with what was kept."""
     replay = None if plan.load.replay_of is None else arrivals_of(Path(plan.load.replay_of))
     stages = arm_plan(plan.load, plan.seed, replay=replay)
@@ -128,7 +140,7 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
         distinct_pictures=pictures.distinct,
     )
     try:
-        return _run(manifest, run_dir, asked, pictures, progress, replay)
+        return _run(manifest, run_dir, asked, pictures, progress, replay, check)
     except KeyboardInterrupt:
         if run_dir.discard_if_empty():
             raise
@@ -138,7 +150,13 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress) -> int:
 
 
 def _run(
-    manifest: Manifest, run_dir: RunDir, asked: Asked, pictures: Pictures, progress: Progress, replay: Replay | None
+    manifest: Manifest,
+    run_dir: RunDir,
+    asked: Asked,
+    pictures: Pictures,
+    progress: Progress,
+    replay: Replay | None,
+    check: Check,
 ) -> int:
     plan = manifest.plan
     run_dir.write_manifest(manifest)
@@ -149,6 +167,7 @@ def _run(
             for line in at_once(placed, met, pictures):
                 progress.note(line)
             manifest = msgspec.structs.replace(manifest, plan=placed)
+            check()
             run_dir.write_manifest(manifest)
             for one in met:
                 run_dir.write_server(with_files(one.server, one.target, asked.model_config))
@@ -172,6 +191,7 @@ def _run(
 
     progress.stage("analysing")
     findings = write_reports(run_dir.path)
+    check()
     progress.close()
     show(findings, run_dir.path)
     return exit_code(findings)
@@ -237,10 +257,10 @@ def _servers(plan: RunPlan, run_dir: RunDir, progress: Progress) -> Iterator[Run
 @contextlib.contextmanager
 def _containers(plan: RunPlan, asked: Asked, run_dir: RunDir, progress: Progress) -> Iterator[ServerContainers | None]:
     """What the container engine knows of the servers, written down in the end whatever happens. None without an engine."""
-    if not asked.docker:
+    if not asked.docker or not (asked.isolate or host.has_engine()):
         yield None
         return
-    from client.containers import attach  # only here: the docker package takes a quarter of a second to load
+    from client.containers import attach  # only here: a run without an engine must not wait for the docker package
 
     containers = attach(
         plan.targets,

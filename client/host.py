@@ -36,6 +36,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def has_engine() -> bool:
+    """Whether it is worth asking a container engine: there is the socket of this host's. Ports of another host's engine are not ours."""
+    place = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    return place.startswith("unix://") and Path(place.removeprefix("unix://")).exists()
+
+
 def anchor() -> ClockAnchor:
     """Both clocks, read as close together as they can be: the closest of a few tries."""
     best = min(_both() for _ in range(20))

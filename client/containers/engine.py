@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -36,12 +35,6 @@ class Engine:
         except (DockerException, OSError) as error:
             place = os.environ.get("DOCKER_HOST") or "/var/run/docker.sock"
             raise NoEngine(f"{_plain(error)} ({place})") from None
-
-    @staticmethod
-    def likely() -> bool:
-        """Whether it is worth asking: there is a socket, and so the engine of this host. Ports of another host's engine are not ours."""
-        place = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-        return place.startswith("unix://") and Path(place.removeprefix("unix://")).exists()
 
     def close(self) -> None:
         self._questions.close()

@@ -20,6 +20,7 @@ from client.core.plan import Target
 from client.core.records import Outcome, RequestRecord
 from client.core.secrets import NO_MASK, Mask
 from client.errors import TargetError, UsageError
+from client.host import has_engine
 
 LOOK_EVERY_S = 0.5
 TAIL = 200
@@ -270,7 +271,7 @@ def attach(
     keys: Mask = NO_MASK,
 ) -> ServerContainers | None:
     """The containers behind the targets; None when there are none, or no engine. `keys` are kept out of the copied logs. Raises UsageError where `isolate` cannot do without."""
-    if not isolate and not Engine.likely():
+    if not isolate and not has_engine():
         return None
     try:
         engine = Engine.connect()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from client.core.records import ImageFact, Phase, PhaseWindow, RequestRecord, WorkerHealth
 from client.core.schedule import Schedule
@@ -16,8 +17,7 @@ from client.workers.kit import Recipe
 # From the fleet to a worker.
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(msgspec.Struct, frozen=True):
     worker: int
     recipe: Recipe
     records: Path
@@ -25,8 +25,7 @@ class Hello:
     retries: int
 
 
-@dataclass(frozen=True, slots=True)
-class Prepare:
+class Prepare(msgspec.Struct, frozen=True):
     """Share `k` of `n` of a block. The worker derives it alone, builds its first bodies, and says Armed."""
 
     target: str
@@ -40,8 +39,7 @@ class Prepare:
     """How many slots the whole block will probably send; None: all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Go:
+class Go(msgspec.Struct, frozen=True):
     """The instant at which all workers start, on the clock that all processes of a host share."""
 
     start_ns: int
@@ -58,8 +56,7 @@ class Leave:
 # From a worker to its fleet.
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     pid: int
 
 
@@ -67,24 +64,21 @@ class Armed:
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """Records written since the last message, without chunks, and without text except in quality passes: for the eye. Also the worker's heartbeat, when empty."""
 
     records: tuple[RequestRecord, ...]
     in_flight: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     window: PhaseWindow
     health: WorkerHealth
     facts: tuple[ImageFact, ...]
     """What is known of the pictures that were sent, and was not told before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The block, or the worker's own start, ended with an exception. `error` is one that a person may cause, else None."""
 
     error: HalfweightError | None

@@ -223,6 +223,32 @@ def test_a_signal_while_the_report_is_made_says_where_the_records_are(number: si
     assert reported(run).returncode in (0, 4)
 
 
+SWALLOWING = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "client.report":
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), {number})
+                "".join(map(str, range(100_000)))
+            except BaseException:
+                pass
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_library_swallows_is_not_lost(number: signal.Signals, tmp_path: Path) -> None:
+    """The C side of one drops whatever is raised while it looks for an attribute: a finder of modules stands for it."""
+    (tmp_path / "sitecustomize.py").write_text(SWALLOWING.format(number=int(number)))
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    with byzantine(fine) as (_, url):
+        done = bench(*at(url), *SAME, "--requests", "8", out=tmp_path / "out", env={"PYTHONPATH": path})
+    assert done.code == 130, done.all
+    assert "python -m client.report" in done.line
+
+
 @pytest.mark.timeout(120 + 15 * KILLS)
 def test_kill_9_at_random_moments_loses_no_finished_record(tmp_path: Path) -> None:
     """Each time: the lines are whole but for the last one, no request is there twice, the server saw every one of them, and a report

@@ -16,6 +16,7 @@ from client.core.plan import Target
 from client.core.records import Outcome, Phase, RequestRecord
 from client.core.secrets import Mask
 from client.errors import TargetError, UsageError
+from client.host import has_engine
 
 KEY = "sk-0123456789"
 
@@ -227,7 +228,7 @@ async def test_with_a_health_check_its_word_counts_and_not_the_log(tmp_path: Pat
 @pytest.mark.parametrize("place", ["tcp://10.0.0.1:2375", "ssh://gpu-host", "unix:///nowhere.sock"])
 def test_an_engine_of_another_host_is_not_asked_about_our_ports(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", place)
-    assert Engine.likely() is False
+    assert has_engine() is False
 
 
 def test_no_engine_is_no_obstacle_unless_isolation_is_asked_for(
