@@ -20,7 +20,6 @@ from client.core.plan import Target
 from client.core.records import Outcome, RequestRecord
 from client.core.secrets import NO_MASK, Mask
 from client.errors import TargetError, UsageError
-from client.host import has_engine
 
 LOOK_EVERY_S = 0.5
 TAIL = 200
@@ -270,9 +269,7 @@ def attach(
     wait_s: float = 0.0,
     keys: Mask = NO_MASK,
 ) -> ServerContainers | None:
-    """The containers behind the targets; None when there are none, or no engine. `keys` are kept out of the copied logs. Raises UsageError where `isolate` cannot do without."""
-    if not isolate and not has_engine():
-        return None
+    """The containers behind the targets; None when there are none, or no engine (ask `host.has_engine` first). `keys` are kept out of the copied logs. Raises UsageError where `isolate` cannot do without."""
     try:
         engine = Engine.connect()
     except NoEngine as error:
