@@ -39,6 +39,8 @@ if sys.platform == "linux":
             self.readers: dict[int, Reader] = {}
             self.work: deque[Callable[[], object]] = deque()
             self._passed = 0
+            self.alone = False
+            """Whether what is read now is all that there is to do."""
             self.on_error: Callable[[Exception], None] | None = None
             # The same epoll instance through a descriptor of our own: its object inside EpollSelector is private.
             self._epoll = select.epoll.fromfd(os.dup(self.fileno()))
@@ -61,20 +63,28 @@ if sys.platform == "linux":
                 except InterruptedError:
                     return ready
                 idle = bool(happened)
+                self.alone = len(happened) == 1 and not work
                 for fd, event in happened:
                     reader = readers.get(fd) if event == EPOLLIN else None
                     if reader is None:
                         idle = False
                         self._report(fd, event, ready)
                         continue
-                    idle = self._call(reader) is True and idle
+                    try:
+                        idle = reader() and idle
+                    except Exception as error:  # as for any callback of a loop: it is told, and the loop lives
+                        idle = False
+                        self._tell(error)
                 if work:
                     # Callbacks that are ready and timers that are due come first, but not for ever.
                     if timeout is not None and timeout <= 0 and self._passed < PASSES:
                         self._passed += 1
                         return ready
                     self._passed = 0
-                    self._call(work.popleft())
+                    try:
+                        work.popleft()()
+                    except Exception as error:
+                        self._tell(error)
                     return ready
                 if not idle or wait_s == 0.0:
                     return ready
@@ -83,14 +93,10 @@ if sys.platform == "linux":
                     if wait_s <= 0.0:
                         return ready
 
-        def _call(self, callback: Callable[[], object]) -> object:
-            try:
-                return callback()
-            except Exception as error:  # as for any callback of a loop: it is told, and the loop lives
-                if self.on_error is None:
-                    raise
-                self.on_error(error)
-                return None
+        def _tell(self, error: Exception) -> None:
+            if self.on_error is None:
+                raise error
+            self.on_error(error)
 
         def _report(self, fd: int, event: int, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
             events = selectors.EVENT_WRITE if event & ~EPOLLIN else 0
@@ -114,8 +120,11 @@ if sys.platform == "linux":
             self._direct.readers[fd] = reader
 
         def defer(self, work: Callable[[], object]) -> None:
-            """Call it when all files that have something to read have been read, one such call a turn. Called by direct readers."""
-            self._direct.work.append(work)
+            """Call it when all files that have something to read have been read, one such call a turn. Called by direct readers only."""
+            if self._direct.alone:
+                work()
+            else:
+                self._direct.work.append(work)
 
         def remove_reader(self, fd: Any) -> bool:
             self._direct.readers.pop(fd, None)
