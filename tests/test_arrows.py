@@ -27,11 +27,7 @@ SIDEWAYS = {
         "clock",
         "loop",
     },  # builds the client inside the child process
-    "endpoint": {
-        "transport",
-        "exchange",
-        "failures",
-    },  # reads the stamps that the transport leaves, and names what it raises
+    "endpoint": {"transport", "exchange"},  # reads the stamps that the transport leaves, and names what it raises
     "generator": {"clock", "health"},  # one thing in three files: when, what was late, and the walk
     "transport": {
         "connection",
