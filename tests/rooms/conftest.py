@@ -8,6 +8,8 @@ import pytest
 
 from client.transport import LoadClient, new_client
 
+pytest.register_assert_rewrite("asking", "calls")
+
 
 @pytest.fixture
 async def client() -> AsyncIterator[LoadClient]:
