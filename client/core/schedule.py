@@ -185,12 +185,18 @@ def share_of_count(count: int, k: int, n: int) -> int:
 
 
 def share_schedule(whole: Schedule, k: int, n: int) -> Schedule:
-    """What worker `k` of `n` walks. A cap below the number of workers still leaves each worker one place."""
+    """What worker `k` of `n` walks.
+
+    A cap is never exceeded by the sum of its shares: with fewer places in flight than workers, the arrivals are dealt to as many workers
+    as there are places, and the others have no slots.
+    """
     cap = whole.max_in_flight
+    senders = n if cap is None else min(n, cap)
+    sends = k < senders
     return Schedule(
-        slots=share(whole.slots, k, n, whole.concurrency),
+        slots=share(whole.slots, k, senders, whole.concurrency) if sends else (),
         concurrency=None if whole.concurrency is None else share_of_count(whole.concurrency, k, n),
         duration_ns=whole.duration_ns,
-        tail=share(whole.tail, k, n, whole.concurrency),
-        max_in_flight=None if cap is None else max(1, share_of_count(cap, k, n)),
+        tail=share(whole.tail, k, senders, whole.concurrency) if sends else (),
+        max_in_flight=None if cap is None else share_of_count(cap, k, n),
     )

@@ -126,7 +126,20 @@ def test_a_duration_and_a_cap_are_shared_too() -> None:
     assert [slot.image for slot in part.tail] == [13, 15]
     capped = open_loop(np.zeros(4, dtype=np.int64), max_in_flight=5)
     assert [share_schedule(capped, k, 2).max_in_flight for k in range(2)] == [3, 2]
-    assert [share_schedule(capped, k, 7).max_in_flight for k in range(7)] == [1] * 7, "none waits for ever"
+
+
+@settings(deadline=None)
+@given(count=st.integers(0, 40), workers=st.integers(1, 9), cap=st.integers(1, 12))
+def test_the_caps_of_the_shares_are_the_cap_and_none_with_slots_waits_for_ever(
+    count: int, workers: int, cap: int
+) -> None:
+    whole = open_loop(np.arange(count, dtype=np.int64), max_in_flight=cap)
+    shares = [share_schedule(whole, k, workers) for k in range(workers)]
+    assert sum(part.max_in_flight or 0 for part in shares) == cap
+    assert all(part.max_in_flight or not len(part) for part in shares)
+    assert sorted(slot.image for part in shares for slot in part) == [slot.image for slot in whole]
+    sizes = [len(part) for part in shares if part.max_in_flight]
+    assert max(sizes) - min(sizes) <= 1, "those that send send as much as each other"
 
 
 # ---------------------------------------------------------------- blocks
