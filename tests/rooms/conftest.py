@@ -8,7 +8,7 @@ import pytest
 
 from client.transport import LoadClient, new_client
 
-pytest.register_assert_rewrite("asking", "calls")
+pytest.register_assert_rewrite("asking", "calls", "fleets")
 
 
 @pytest.fixture
