@@ -59,7 +59,7 @@ class TinyKit:
         if self.trouble == "exit":
             os._exit(3)
         if self.trouble == "slow recipe":
-            print(os.getpid(), flush=True)
+            os.write(1, f"{os.getpid()}\n".encode())  # one write: its brother writes too
             time.sleep(60)
 
 
