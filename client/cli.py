@@ -199,7 +199,7 @@ def _load_flags(group: argparse._ArgumentGroup) -> None:
         "--rate-end",
         type=float,
         metavar="R",
-        help="ramp: the rate runs in a straight line from --rate to this one, over --duration or --requests",
+        help="ramp: the rate runs in a straight line from --rate to this one, in each block; 4 blocks share --duration or --requests",
     )
     group.add_argument(
         "--sweep",

@@ -113,14 +113,16 @@ def levels_of(load: LoadProfile) -> list[LoadProfile]:
 
 
 def workers_needed(load: LoadProfile, cores: int) -> int:
-    """How many generator processes `--workers auto` means: enough for REQUESTS_PER_WORKER, one core left to the system, at least one."""
+    """How many generator processes `--workers auto` means: enough for REQUESTS_PER_WORKER, one core left to the system, none without a
+    place in flight, at least one."""
     highest = max(
         step.concurrency / USUAL_REQUEST_S
         if step.rate_per_s is None
         else max(step.rate_per_s, step.rate_end_per_s or 0)
         for step in levels_of(load)
     )
-    return max(1, min(cores - 1, ceil(highest / REQUESTS_PER_WORKER)))
+    places = cores - 1 if load.max_in_flight is None else min(cores - 1, load.max_in_flight)
+    return max(1, min(places, ceil(highest / REQUESTS_PER_WORKER)))
 
 
 def parse_sweep(text: str) -> Sweep:
@@ -170,9 +172,16 @@ def _blocks_of_level(
     if load.requests is None:
         if not load.duration_s or load.duration_s <= 0:
             raise UsageError("Neither a number of requests nor a duration was given.", "Give --requests or --duration.")
-        return tuple(
+        timed = tuple(
             _by_duration(load, load.duration_s / blocks, (seed, level, b), numbers, fastest_s) for b in range(blocks)
         )
+        if not any(len(schedule) for schedule in timed):
+            end = "" if load.rate_end_per_s is None else f" to {load.rate_end_per_s:g}"
+            raise UsageError(
+                f"No arrival falls into {load.duration_s:g} s at {_rate(load):g}{end} requests per second (seed {seed}).",
+                "Give a longer --duration, a higher --rate, or --requests.",
+            )
+        return timed
     blocks = min(blocks, load.requests)
     counts = [share_of_count(load.requests, b, blocks) for b in range(blocks)]
     return tuple(_by_count(load, count, (seed, level, b), numbers) for b, count in enumerate(counts))

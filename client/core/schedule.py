@@ -166,15 +166,16 @@ def open_loop(
     return Schedule(span, None, max_in_flight=max_in_flight)
 
 
-def share(slots: Sequence[Slot], k: int, n: int, concurrency: int | None = None) -> Sequence[Slot]:
+def share(slots: Sequence[Slot], k: int, n: int, places: int | None = None) -> Sequence[Slot]:
     """Share `k` of `n` (k from 0). All shares are disjoint, in order, and together the whole.
 
-    Open loop: every n-th slot. Closed loop: slots are dealt to `concurrency` lanes in turn and lanes to workers in turn, so that any
-    `concurrency` slots in a row, the lead-in first of all, give each worker as many slots as it has lanes.
+    Without places in flight, every n-th slot. Else slots are dealt to the `places` in turn (lanes of a closed loop, or the cap of an open
+    one) and places to workers in turn: any `places` slots in a row, the lead-in of a closed loop first of all, give each worker as many
+    slots as it has places, and none to a worker without one.
     """
     if n == 1:
         return slots
-    modulus = n if concurrency is None else concurrency
+    modulus = n if places is None else places
     residues = tuple(range(k, modulus, n))
     return Picked(slots, modulus, residues) if residues else ()
 
@@ -185,12 +186,16 @@ def share_of_count(count: int, k: int, n: int) -> int:
 
 
 def share_schedule(whole: Schedule, k: int, n: int) -> Schedule:
-    """What worker `k` of `n` walks. A cap below the number of workers still leaves each worker one place."""
-    cap = whole.max_in_flight
+    """What worker `k` of `n` walks. Lanes, and a cap, are together those of the whole: with fewer of them than workers some have no slots.
+
+    A cap is held by each worker over its own arrivals, so one may wait while another worker has a place free.
+    """
+    lanes, cap = whole.concurrency, whole.max_in_flight
+    places = cap if lanes is None else lanes
     return Schedule(
-        slots=share(whole.slots, k, n, whole.concurrency),
-        concurrency=None if whole.concurrency is None else share_of_count(whole.concurrency, k, n),
+        slots=share(whole.slots, k, n, places),
+        concurrency=None if lanes is None else share_of_count(lanes, k, n),
         duration_ns=whole.duration_ns,
-        tail=share(whole.tail, k, n, whole.concurrency),
-        max_in_flight=None if cap is None else max(1, share_of_count(cap, k, n)),
+        tail=share(whole.tail, k, n, places),
+        max_in_flight=None if cap is None else share_of_count(cap, k, n),
     )

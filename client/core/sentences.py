@@ -59,7 +59,9 @@ def _rate(load: LoadProfile) -> str:
     if load.rate_per_s is None:
         return "an unstated rate"
     if load.rate_end_per_s is not None:
-        return f"a ramp from {load.rate_per_s:g} to {load.rate_end_per_s:g} requests per second"
+        ramps = load.blocks_per_arm if load.requests is None else min(load.blocks_per_arm, load.requests)
+        times = "" if ramps == 1 else f", {ramps} times"
+        return f"a ramp from {load.rate_per_s:g} to {load.rate_end_per_s:g} requests per second{times}"
     return f"{load.rate_per_s:g} requests per second"
 
 

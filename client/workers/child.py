@@ -137,7 +137,7 @@ class Worker:
         except Exception:  # told to the fleet, which raises it where a person sees it
             outcome = Failed(None, traceback.format_exc())
         except asyncio.CancelledError:
-            outcome = Failed(None, "aborted before its start")
+            outcome = Failed(None, "aborted before its start", aborted=True)
         finally:
             telling.cancel()
         self._tell_now()

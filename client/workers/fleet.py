@@ -159,7 +159,7 @@ class Fleet:
     def _raise_failures(self, shares: list[_Share]) -> None:
         for share in shares:
             failed = share.outcome
-            if isinstance(failed, Failed) and not self._aborted:
+            if isinstance(failed, Failed) and not failed.aborted and not self._aborted:
                 raise failed.error or RuntimeError(f"load worker {share.worker.k}: {failed.text}")
 
     def _result(self, shares: list[_Share], start_ns: int) -> BlockResult:

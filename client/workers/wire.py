@@ -83,6 +83,8 @@ class Failed(msgspec.Struct, frozen=True):
 
     error: HalfweightError | None
     text: str
+    aborted: bool = False
+    """The fleet said so, before the start: no failure of this worker's own."""
 
 
 _LENGTH_BYTES = 8

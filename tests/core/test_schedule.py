@@ -126,7 +126,22 @@ def test_a_duration_and_a_cap_are_shared_too() -> None:
     assert [slot.image for slot in part.tail] == [13, 15]
     capped = open_loop(np.zeros(4, dtype=np.int64), max_in_flight=5)
     assert [share_schedule(capped, k, 2).max_in_flight for k in range(2)] == [3, 2]
-    assert [share_schedule(capped, k, 7).max_in_flight for k in range(7)] == [1] * 7, "none waits for ever"
+
+
+@settings(deadline=None)
+@given(rounds=st.integers(1, 5), rest=st.integers(0, 11), workers=st.integers(1, 9), cap=st.integers(1, 12))
+def test_the_caps_of_the_shares_are_the_cap_and_each_worker_has_arrivals_for_its_places(
+    rounds: int, rest: int, workers: int, cap: int
+) -> None:
+    count = rounds * cap + rest % cap
+    whole = open_loop(np.arange(count, dtype=np.int64), max_in_flight=cap)
+    shares = [share_schedule(whole, k, workers) for k in range(workers)]
+    places = [part.max_in_flight or 0 for part in shares]
+    assert sum(places) == cap
+    assert all(place or not len(part) for place, part in zip(places, shares, strict=True)), "none waits for ever"
+    assert sorted(slot.image for part in shares for slot in part) == [slot.image for slot in whole]
+    firsts = [[slot.image for slot in part if slot.image < rounds * cap] for part in shares]
+    assert [len(first) for first in firsts] == [rounds * place for place in places]
 
 
 # ---------------------------------------------------------------- blocks
@@ -169,7 +184,7 @@ LOADS = st.builds(
     rate_per_s=st.just(12.0),
     burstiness=st.just(0.5),
     requests=st.one_of(st.none(), st.integers(1, 40)),
-    duration_s=st.just(1.5),
+    duration_s=st.just(9.0),  # at these rates, some arrival falls into each level
     warmup=st.integers(0, 6),
     blocks_per_arm=st.integers(1, 5),
     sweep=st.sampled_from([None, parse_sweep("concurrency=1,3"), parse_sweep("rate=2,9")]),
@@ -267,6 +282,8 @@ def test_a_sweep_that_cannot_be_walked_is_refused_with_an_example(text: str) -> 
         LoadProfile(arrival=Arrival.POISSON),
         LoadProfile(arrival=Arrival.REPLAY),
         LoadProfile(arrival=Arrival.CONSTANT, rate_per_s=0, rate_end_per_s=0, requests=10),
+        LoadProfile(arrival=Arrival.POISSON, rate_per_s=0.1, requests=None, duration_s=1),
+        LoadProfile(requests=None, duration_s=1, sweep=parse_sweep("rate=9,0.1")),
     ],
 )
 def test_a_load_that_lacks_something_is_refused(load: LoadProfile) -> None:
@@ -291,6 +308,7 @@ def test_the_bound_of_a_block_by_duration_follows_what_a_request_takes() -> None
         (LoadProfile(sweep=parse_sweep("concurrency=1,256")), 8, 3),
         (LoadProfile(arrival=Arrival.POISSON, rate_per_s=1000, concurrency=999), 8, 1),
         (LoadProfile(arrival=Arrival.POISSON, rate_per_s=100, rate_end_per_s=5000), 8, 3),
+        (LoadProfile(arrival=Arrival.POISSON, rate_per_s=9000, max_in_flight=2), 8, 2),
     ],
 )
 def test_auto_workers_follow_the_load_and_the_cores(load: LoadProfile, cores: int, workers: int) -> None:

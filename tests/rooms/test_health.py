@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from fakes import FakeBodies, FakeClock, FakeDoor
 
-from client.clock import MonotonicClock
 from client.core.records import Outcome, Phase, PhaseWindow, RequestRecord, WorkerHealth
 from client.core.schedule import Schedule, closed_loop, open_loop
 from client.generator import LocalFleet
@@ -168,54 +167,3 @@ async def test_what_was_not_seen_is_none() -> None:
 )
 def test_quantiles_are_values_that_were_seen(values: list[int], q: float, expected: int | None) -> None:
     assert quantile(list(values), q) == expected
-
-
-# ---------------------------------------------------------------- the clock
-
-
-async def test_the_clock_never_wakes_early_and_wakes_in_order() -> None:
-    clock = MonotonicClock()
-    start = clock.now_ns()
-    woken: list[tuple[int, int]] = []
-
-    async def sleeper(at_ns: int) -> None:
-        await clock.sleep_until(at_ns)
-        woken.append((at_ns, clock.now_ns()))
-
-    times = [start + offset * MS for offset in (30, 10, 20, 20, -5, 0)]
-    await asyncio.gather(*map(sleeper, times))
-    clock.close()
-    assert [at for at, _ in woken] == sorted(times)
-    assert all(now >= at for at, now in woken)
-
-
-async def test_the_clock_is_finer_than_the_millisecond_of_asyncio() -> None:
-    clock = MonotonicClock()
-    late = []
-    for _ in range(40):
-        due = clock.now_ns() + 1_300_000
-        await clock.sleep_until(due)
-        late.append(clock.now_ns() - due)
-    clock.close()
-    assert sorted(late)[4] < 400_000, "the calmest tenth of the wake-ups: the machine has other work too"
-
-
-async def test_a_sleeper_that_is_cancelled_does_not_stop_the_others() -> None:
-    clock = MonotonicClock()
-    first = asyncio.ensure_future(clock.sleep_until(clock.now_ns() + 20 * MS))
-    second = asyncio.ensure_future(clock.sleep_until(clock.now_ns() + 40 * MS))
-    await asyncio.sleep(0)
-    first.cancel()
-    await asyncio.wait_for(second, 5)
-    clock.close()
-    assert first.cancelled()
-
-
-async def test_without_timerfd_the_clock_still_keeps_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.clock.TIMERFD", False)
-    clock = MonotonicClock()
-    for _ in range(5):
-        due = clock.now_ns() + 2 * MS
-        await clock.sleep_until(due)
-        assert clock.now_ns() >= due
-    clock.close()

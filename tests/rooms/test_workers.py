@@ -1,19 +1,14 @@
-"""Several processes, one schedule: nothing lost, nothing twice, and a dead worker is accounted for."""
+"""Several processes, one schedule: nothing lost, nothing twice, one start, and an end when it is asked for."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from fleets import all_of, fleet_of, keys, until, written
 from tiny_kit import TinyKit
 
 from client.core.arrivals import by_count
@@ -21,55 +16,8 @@ from client.core.plan import Arrival
 from client.core.records import Outcome, Phase, RequestRecord
 from client.core.schedule import Schedule, closed_loop, closed_loop_for, open_loop
 from client.errors import MeasurementInvalid, UsageError
-from client.rundir import read_lines
 from client.workers import Fleet
 from client.workers.fleet import START_LEAD_NS
-
-KEY = tuple[Phase, int]
-
-
-@asynccontextmanager
-async def fleet_of(
-    workers: int,
-    folder: Path,
-    kit: TinyKit | None = None,
-    see: Callable[[RequestRecord], None] = lambda record: None,
-    silence_limit_s: float = 30.0,
-) -> AsyncIterator[Fleet]:
-    fleet = Fleet(workers, kit or TinyKit(), folder, see, grace_s=0.1, silence_limit_s=silence_limit_s)
-    await fleet.start()
-    try:
-        yield fleet
-    finally:
-        await fleet.stop()
-        assert all(pid is None or not alive(pid) for pid in fleet.processes)
-
-
-def written(folder: Path) -> list[RequestRecord]:
-    return [record for file in sorted(folder.glob("requests-*.jsonl")) for record in read_lines(file, RequestRecord)[0]]
-
-
-def keys(records: list[RequestRecord]) -> list[KEY]:
-    return sorted((record.phase, record.index) for record in records)
-
-
-def all_of(schedule: Schedule) -> list[KEY]:
-    return sorted((slot.phase, slot.index) for slot in schedule)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "zombie" not in Path(f"/proc/{pid}/status").read_text()
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +37,9 @@ async def test_the_shares_are_the_whole_schedule(schedule: Schedule, tmp_path: P
     assert sum(health.requests for health in result.health) == len(records)
     assert len({record.text for record in records}) == busy, "each share in a process of its own"
     assert {(record.block, record.level) for record in records} == {(4, 2)}
+    assert {(health.target, health.block, health.level) for health in result.health} == {("t", 4, 2)}
+    assert (result.window.target, result.window.phase) == ("t", Phase.MEASURE)
+    assert (result.window.block, result.window.level) == (4, 2)
     assert result.window.start_ns <= min(record.intended_ns for record in records)
     assert result.window.end_ns >= max(record.done_ns or 0 for record in records)
 
@@ -116,6 +67,48 @@ async def test_all_workers_start_at_one_instant(tmp_path: Path) -> None:
     assert max((record.sent_ns or 0) - record.intended_ns for record in first) < 2_000_000_000
 
 
+async def test_the_start_waits_for_the_pictures_of_the_slowest_worker(tmp_path: Path) -> None:
+    slow = TinyKit(trouble="slow pictures", pictures_s=0.6, at=1)  # picture 1 is in the share of worker 1
+    async with fleet_of(2, tmp_path, slow) as fleet:
+        asked_ns = time.monotonic_ns()
+        result = await fleet.run("t", closed_loop(2, 2), phase=Phase.MEASURE)
+    assert result.window.start_ns - asked_ns > 600_000_000
+    first = [record for record in written(tmp_path) if record.intended_ns == result.window.start_ns]
+    assert {record.worker for record in first} == {0, 1}
+    assert min((record.sent_ns or 0) - record.intended_ns for record in first) >= 0
+
+
+async def test_each_worker_prepares_its_own_share_and_as_much_of_it_as_is_likely(tmp_path: Path) -> None:
+    async with fleet_of(2, tmp_path) as fleet:
+        await fleet.run("t", closed_loop(7, 3), phase=Phase.MEASURE)
+        all_at_once = {(fact.width, fact.height) for fact in fleet.drain()}
+        await fleet.prepare(range(1_000), likely=5)
+        await fleet.run("t", closed_loop_for(1_000_000, 3, bound=1_000), phase=Phase.MEASURE)
+        few = {(fact.width, fact.height) for fact in fleet.drain()}
+        await fleet.prepare(range(100_000), likely=100_000)
+        await fleet.run("t", closed_loop(2, 3), phase=Phase.MEASURE)
+        many = {fact.width for fact in fleet.drain()}
+    assert all_at_once == {(4_096, 9), (4_096, 4)}, "two lanes of three, and one"
+    assert {width for width, _ in few} == {3}, "the half of 5"
+    assert sum(height for _, height in few) == 1_000 + 2 * 3
+    assert many == {4_096}
+
+
+async def test_tries_are_repeated_by_the_workers_too(tmp_path: Path) -> None:
+    async with fleet_of(2, tmp_path, TinyKit(trouble="busy"), retries=1) as fleet:
+        await fleet.run("t", closed_loop(4, 2, edges=False), phase=Phase.MEASURE)
+    tries = sorted((record.index, record.attempt, record.outcome) for record in written(tmp_path))
+    assert tries == [(n, a, (Outcome.HTTP_ERROR, Outcome.OK)[a]) for n in range(4) for a in (0, 1)]
+
+
+async def test_the_eye_gets_no_stamps_of_tokens(tmp_path: Path) -> None:
+    seen: list[RequestRecord] = []
+    async with fleet_of(2, tmp_path, see=seen.append) as fleet:
+        await fleet.run("t", closed_loop(4, 2), phase=Phase.MEASURE)
+    assert {record.chunk_ns for record in seen} == {()}
+    assert {record.chunk_ns for record in written(tmp_path)} == {(1, 2)}
+
+
 async def test_requests_in_flight_are_told_over_processes(tmp_path: Path) -> None:
     async with fleet_of(2, tmp_path, TinyKit(takes_s=0.5)) as fleet:
         running = asyncio.create_task(fleet.run("t", closed_loop(4, 4), phase=Phase.MEASURE))
@@ -132,58 +125,6 @@ async def test_arrivals_keep_their_times_over_processes(tmp_path: Path) -> None:
     assert intended == offsets.tolist()
 
 
-async def test_a_killed_worker_is_named_and_its_share_marked(tmp_path: Path) -> None:
-    schedule = closed_loop(400, 4)
-    seen: list[RequestRecord] = []
-    async with fleet_of(2, tmp_path, see=seen.append) as fleet:
-        victim = fleet.processes[1]
-        assert victim is not None
-        run = asyncio.create_task(fleet.run("t", schedule, phase=Phase.MEASURE, block=0))
-        await until(lambda: sum(record.worker == 1 for record in seen) >= 10)
-        os.kill(victim, signal.SIGKILL)
-        result = await run
-        after = await fleet.run("t", closed_loop(8, 4, index=400), phase=Phase.MEASURE, block=1)
-    records = [record for record in written(tmp_path) if record.block == 0]
-    assert keys(records) == all_of(schedule), "every slot has exactly one record"
-    lost = [record for record in records if record.outcome is Outcome.LOST]
-    assert 50 < len(lost) < 204
-    assert {record.worker for record in lost} == {1}
-    well, dead = result.health
-    assert (well.lost, dead.lost) == (False, True)
-    assert dead.note is not None
-    assert f"load worker 1 (process {victim}) died: signal 9; {len(lost)} requests" in dead.note
-    assert dead.requests == 204 - len(lost)
-    assert fleet.processes[1] is None
-    assert [health.worker for health in after.health] == [0], "the living take the whole of the next block"
-    assert after.health[0].requests == 16
-
-
-async def test_a_worker_killed_in_a_block_by_duration_loses_what_was_in_flight(tmp_path: Path) -> None:
-    seen: list[RequestRecord] = []
-    async with fleet_of(2, tmp_path, TinyKit(takes_s=0.02), see=seen.append) as fleet:
-        run = asyncio.create_task(fleet.run("t", closed_loop_for(600_000_000, 4, bound=10_000), phase=Phase.MEASURE))
-        await until(lambda: len(seen) >= 8)
-        os.kill(fleet.processes[0] or 0, signal.SIGKILL)
-        await run
-    lost = [record for record in written(tmp_path) if record.outcome is Outcome.LOST]
-    assert len(lost) == 2
-
-
-async def test_a_frozen_worker_is_ended(tmp_path: Path) -> None:
-    async with fleet_of(2, tmp_path, TinyKit(trouble="deaf"), silence_limit_s=1.0) as fleet:
-        result = await fleet.run("t", closed_loop(20, 2), phase=Phase.MEASURE)
-    assert sum(health.lost for health in result.health) >= 1
-    assert keys(written(tmp_path)) == all_of(closed_loop(20, 2))
-
-
-async def test_without_a_worker_left_the_run_is_invalid(tmp_path: Path) -> None:
-    async with fleet_of(1, tmp_path) as fleet:
-        os.kill(fleet.processes[0] or 0, signal.SIGKILL)
-        await until(lambda: fleet.processes == [None])
-        with pytest.raises(MeasurementInvalid, match="every load worker has died"):
-            await fleet.run("t", closed_loop(4, 2), phase=Phase.MEASURE)
-
-
 @pytest.mark.parametrize("seed", range(3))
 async def test_an_abort_at_any_moment_leaves_a_record_for_each_sent_request(seed: int, tmp_path: Path) -> None:
     moment = random.Random(seed).uniform(0, 0.5)
@@ -196,6 +137,16 @@ async def test_an_abort_at_any_moment_leaves_a_record_for_each_sent_request(seed
     records = written(tmp_path)
     assert len(records) == len(set(keys(records))) == sum(health.requests for health in result.health) == len(seen)
     assert {record.outcome for record in records} <= {Outcome.OK, Outcome.CANCELLED}
+
+
+async def test_what_is_in_flight_at_an_abort_gets_its_grace_and_no_more(tmp_path: Path) -> None:
+    seen: list[RequestRecord] = []
+    async with fleet_of(2, tmp_path, TinyKit(takes_s=1.5), see=seen.append) as fleet:
+        run = asyncio.create_task(fleet.run("t", closed_loop(100, 4), phase=Phase.MEASURE))
+        await until(lambda: fleet.in_flight == 4)
+        fleet.abort()
+        await run
+    assert [record.outcome for record in written(tmp_path)] == [Outcome.CANCELLED] * 4
 
 
 async def test_an_abort_does_not_wait_for_pictures(tmp_path: Path) -> None:
@@ -215,7 +166,10 @@ async def test_a_cancelled_run_stops_the_workers(tmp_path: Path) -> None:
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
-    assert 20 < len(written(tmp_path)) < 10_000
+        ended = len(written(tmp_path))
+        await asyncio.sleep(0.3)
+        assert len(written(tmp_path)) == ended, "what was in flight has left its record by then"
+    assert 20 < ended < 10_000
 
 
 @pytest.mark.parametrize("trouble", ["picture", "recipe"])
@@ -226,89 +180,31 @@ async def test_an_error_that_a_person_can_mend_comes_out_as_it_is(trouble: str, 
     assert caught.value.hint
 
 
+async def test_an_error_of_one_worker_comes_out_before_the_aborts_that_it_caused_and_nothing_was_sent(
+    tmp_path: Path,
+) -> None:
+    async with fleet_of(2, tmp_path, TinyKit(trouble="picture", at=1)) as fleet:
+        with pytest.raises(UsageError, match=r"img\.jpg is no picture"):
+            await fleet.run("t", closed_loop(10, 2), phase=Phase.MEASURE)
+    assert not written(tmp_path)
+
+
+async def test_a_worker_that_ends_while_it_starts_is_named_and_the_others_are_ended(tmp_path: Path) -> None:
+    fleet = Fleet(2, TinyKit(trouble="exit", marker=tmp_path / "first"), tmp_path)
+    with pytest.raises(MeasurementInvalid, match=r"load worker \d did not start: exit code 3"):
+        await fleet.start()
+    assert fleet.processes == [None, None]
+
+
+async def test_a_fleet_gives_back_its_descriptors(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    async with fleet_of(2, tmp_path) as fleet:
+        await fleet.run("t", closed_loop(4, 2), phase=Phase.MEASURE)
+    await asyncio.sleep(0)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 async def test_a_bug_in_a_worker_comes_out_with_its_traceback(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)load worker \d: Traceback.*a bug of ours"):
         async with fleet_of(2, tmp_path, TinyKit(trouble="bug")) as fleet:
             await fleet.run("t", closed_loop(10_000, 2), phase=Phase.MEASURE)
-
-
-PARENT = """
-import asyncio, signal, sys
-from pathlib import Path
-sys.path[:0] = [{here!r}]
-from tiny_kit import TinyKit
-from client.core.records import Phase
-from client.core.schedule import closed_loop
-from client.workers import Fleet
-
-async def main():
-    fleet = Fleet(2, TinyKit(takes_s=0.05), Path(sys.argv[1]), grace_s=0.1)
-    await fleet.start()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, fleet.abort)
-    print(*fleet.processes, flush=True)
-    result = await fleet.run("t", closed_loop(100_000, 4), phase=Phase.MEASURE)
-    await fleet.stop()
-    print(*[health.lost for health in result.health], flush=True)
-
-asyncio.run(main())
-"""
-
-
-@asynccontextmanager
-async def running_parent(folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[int]]]:
-    """A process group of its own: a fleet in the middle of a long block, and the ids of its workers."""
-    here = Path(__file__).parent
-    parent = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-c", PARENT.format(here=str(here)), str(folder)),
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(here.parent.parent)},
-        start_new_session=True,
-    )
-    assert parent.stdout is not None
-    workers = [int(pid) for pid in (await parent.stdout.readline()).split()]
-    try:
-        await until(lambda: len(written(folder)) > 10)
-        assert all(map(alive, workers))
-        yield parent, workers
-        await until(lambda: not any(map(alive, workers)), limit_s=8)
-    finally:
-        if parent.returncode is None:
-            parent.kill()
-        await parent.wait()
-
-
-async def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
-    async with running_parent(tmp_path) as (parent, _):
-        parent.kill()
-        await parent.wait()
-    records = written(tmp_path)
-    assert len(keys(records)) == len(set(keys(records)))
-    assert sum(record.outcome is Outcome.CANCELLED for record in records) <= 4
-
-
-async def test_ctrl_c_reaches_the_workers_through_their_parent_only(tmp_path: Path) -> None:
-    async with running_parent(tmp_path) as (parent, _):
-        os.killpg(parent.pid, signal.SIGINT)
-        assert parent.stdout is not None
-        assert (await parent.stdout.read()).split() == [b"False", b"False"], (
-            "no worker may die of the terminal's Ctrl-C"
-        )
-        assert await parent.wait() == 0
-    records = written(tmp_path)
-    assert len(keys(records)) == len(set(keys(records)))
-    assert {record.outcome for record in records} <= {Outcome.OK, Outcome.CANCELLED}
-
-
-async def test_a_worker_that_is_told_to_end_closes_its_books(tmp_path: Path) -> None:
-    seen: list[RequestRecord] = []
-    async with fleet_of(2, tmp_path, TinyKit(takes_s=0.02), see=seen.append) as fleet:
-        run = asyncio.create_task(fleet.run("t", closed_loop(200, 4), phase=Phase.MEASURE))
-        await until(lambda: len(seen) >= 8)
-        os.kill(fleet.processes[0] or 0, signal.SIGTERM)
-        result = await run
-    assert [health.lost for health in result.health] == [True, False]
-    assert "exit code 0" in (result.health[0].note or "")
-    records = written(tmp_path)
-    assert keys(records) == all_of(closed_loop(200, 4))
-    assert any(record.outcome is Outcome.LOST for record in records)
