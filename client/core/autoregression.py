@@ -9,6 +9,7 @@ autocorrelation of errors with a flat prior: Zellner & Tiao 1964. Given the para
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -64,10 +65,10 @@ def widening(series: Floats, confidence: float) -> float:
     logs = models.log_prior - models.log_determinant - (n - 1) / 2 * np.log(explained)
     weights = np.exp(logs - logs.max())
     spread = np.sqrt(explained / ((n - 1) / 2) * models.at_zero / variance)
-    return _mixture_point(weights / weights.sum(), spread, confidence, n - 1) / t_point(confidence, n - 1)
+    return mixture_point(weights / weights.sum(), spread, confidence, n - 1) / t_point(confidence, n - 1)
 
 
-def _mixture_point(weights: Floats, spread: Floats, confidence: float, freedom: int) -> float:
+def mixture_point(weights: Floats, spread: Floats, confidence: float, freedom: int) -> float:
     """Two-sided point of a mixture of Student's t, each with its own spread, by bisection."""
     from scipy.special import stdtr
 
@@ -81,15 +82,20 @@ def _mixture_point(weights: Floats, spread: Floats, confidence: float, freedom: 
     return (low + high) / 2
 
 
-def followed_widening(pull: Floats, logs: Floats, confidence: float) -> float:
+def followed_widening(
+    pull: Floats, logs: Floats, widening_of: Callable[[Floats], float], follows: float | None = None
+) -> float:
     """Of a statistic by its influence values: the mean of two readings, one from those, one from the logs as far as they are followed.
+
+    `follows`: the share of the variance of the influence values that is linear in the logs; None: as seen.
 
     Influence values of a tail are mostly noise and hide a dependence that the logs show. What of them is linear in the logs carries the
     dependence of the logs (the first term of an expansion in Hermite polynomials). What only the influence values show, such as stalls that
     come in bursts, the logs hide. For a mean both readings are nearly one.
     """
-    own, of_logs = widening(pull, confidence), widening(logs, confidence)
-    a, b = pull - pull.mean(), logs - logs.mean()
-    size = float(a @ a) * float(b @ b)
-    follows = float(a @ b) ** 2 / size if size > 0 else 0.0
+    own, of_logs = widening_of(pull), widening_of(logs)
+    if follows is None:
+        a, b = pull - pull.mean(), logs - logs.mean()
+        size = float(a @ a) * float(b @ b)
+        follows = float(a @ b) ** 2 / size if size > 0 else 0.0
     return (own + math.sqrt(1 + follows * (of_logs**2 - 1))) / 2

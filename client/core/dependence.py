@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.core.autoregression import followed_widening
+from client.core.autoregression import followed_widening, widening
 from client.core.observed import AnySeries, Shares, seen
 from client.core.stats import DEPENDENT, Floats, block_length, inflation, resampled_inflation
+from client.core.table import Ints
+from client.core.waves import wave_widening
 
 SHORT = 100
 """Up to this many values a block bootstrap has too few blocks: independent draws are spread by the variance inflation instead."""
@@ -18,6 +20,9 @@ SUSPECTED = 0.5
 """Standard errors from which autocorrelation of a short series is reckoned with. A test at 5 % overlooks a third of those among 30 values,
 and its intervals are too narrow; the lower the bar, the more width independent series pay for nothing. This and `bootstrap.IN_VAIN` were
 chosen together, on 8,000 campaigns of each world of `benchmarks/coverage` with other seeds than its own (docs/statistics.md)."""
+
+OF_SIGNS = 2 / math.pi
+"""Of the variance of the signs of normal values, how much is linear in the values: the first term of the arcsine law. What a median feels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +35,29 @@ class Dependence:
     spread: float = 1.0
 
 
-def dependence(series: AnySeries, confidence: float) -> Dependence:
+def dependence(series: AnySeries, confidence: float, wave: Ints | None = None) -> Dependence:
     """Of one series on its own."""
-    return of_contrast([series], [1.0], confidence)
+    return of_contrast([series], [1.0], confidence, wave)
 
 
-def of_contrast(parts: Sequence[AnySeries], weights: Sequence[float], confidence: float) -> Dependence:
-    """Of the contrast of these parts, which stand in one order; of one part on its own."""
+def of_contrast(
+    parts: Sequence[AnySeries], weights: Sequence[float], confidence: float, wave: Ints | None = None
+) -> Dependence:
+    """Of the contrast of these parts, which stand in one order; of one part on its own. Of neighbours, or of waves if that is more."""
     if not all(np.isfinite(part.times()).any() for part in parts):
         return Dependence()
     logs = _mixed([np.log(np.maximum(seen(part.times()), 1e-9)) for part in parts], weights)
+    pull = _mixed([part.pull() for part in parts], weights)
     if is_central(parts[0]):
         # Autocorrelation of the logs bounds that of their signs (arcsine law), and is known far better from few values.
-        return depends(logs, SUSPECTED if len(logs) <= SHORT else DEPENDENT)
-    pull = _mixed([part.pull() for part in parts], weights)
-    return Dependence(spread=followed_widening(pull, logs, confidence))
+        found = depends(logs, SUSPECTED if len(logs) <= SHORT else DEPENDENT)
+    else:
+        found = Dependence(spread=followed_widening(pull, logs, lambda values: widening(values, confidence)))
+    if wave is None:
+        return found
+    follows = OF_SIGNS if is_central(parts[0]) else None
+    shared = followed_widening(pull, logs, lambda values: wave_widening(values, wave, confidence), follows)
+    return Dependence(spread=shared) if shared > max(found.spread, math.sqrt(found.inflation)) else found
 
 
 def told_inflation(values: Floats) -> float:

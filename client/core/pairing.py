@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from client.core.blocks import levels_of
 from client.core.bootstrap import Contrast, contrast
 from client.core.estimates import rate_of, rate_series, series_of
 from client.core.metrics import Arm, batch_rates, throughput_weights
@@ -24,7 +25,8 @@ from client.core.names import QUANTILES
 from client.core.observed import AnySeries
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.stats import Floats, Interval, t_point
-from client.core.table import Codes, Mask
+from client.core.table import Codes, Ints, Mask
+from client.core.waves import wave_of
 
 LEAST_PAIRS = 0.9
 """Pairing by image is used where at least this share of either arm has a partner."""
@@ -161,14 +163,24 @@ def latency_contrast(both: Sides, metric: str, stat: str, plan: RunPlan) -> Cont
     known: list[AnySeries] = [part for part in series if part is not None]
     if len(known) < len(series):
         return Contrast(None, None, 0, "none")
-    found = contrast(known, both.weights, paired, plan.confidence, _seed(plan, stat))
+    waves = _waves([part.block[_defined(part, metric)] for part in arms], plan)
+    found = contrast(known, both.weights, paired, plan.confidence, _seed(plan, stat), waves)
     if not both.second_a:
         return found
     if both.looks:
         drift = _between([latency_contrast(look, metric, stat, plan) for look in both.looks])
     else:
-        drift = contrast(known[1:], (-1.0, 1.0), paired, plan.confidence, _seed(plan, f"{stat} drift"))
+        of_a = None if waves is None else waves[1:]
+        drift = contrast(known[1:], (-1.0, 1.0), paired, plan.confidence, _seed(plan, f"{stat} drift"), of_a)
     return _with_drift(found, drift)
+
+
+def _waves(blocks: list[Ints], plan: RunPlan) -> list[Ints] | None:
+    """Of each part, by the block of each request, which wave it belongs to; None where requests do not start in waves."""
+    load = levels_of(plan.load)[0]
+    if load.arrival is not Arrival.CLOSED or load.concurrency < 2:
+        return None
+    return [wave_of(block, load.concurrency) for block in blocks]
 
 
 def _lengths(both: Sides, metric: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -261,13 +273,15 @@ def _closed_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
         scale = _level_of(shares[0].below, shares[1].below, early)
         shares[1] = replace(shares[1], below=shares[1].below * scale)
     series: list[AnySeries] = list(shares)
-    found = contrast(series, both.weights, both.paired, plan.confidence, _seed(plan, "rate"))
+    waves = _waves([part.block[part.end_ns > part.start_ns] for part in arms], plan)
+    found = contrast(series, both.weights, both.paired, plan.confidence, _seed(plan, "rate"), waves)
     if not both.second_a:
         return found
     if both.looks:
         drift = _between([_closed_rate(look, name, plan) for look in both.looks])
     else:
-        drift = contrast(series[1:], (-1.0, 1.0), both.paired, plan.confidence, _seed(plan, "rate drift"))
+        of_a = None if waves is None else waves[1:]
+        drift = contrast(series[1:], (-1.0, 1.0), both.paired, plan.confidence, _seed(plan, "rate drift"), of_a)
     return _with_drift(found, drift)
 
 
