@@ -175,16 +175,33 @@ def latency_contrast(both: Sides, metric: str, stat: str, plan: RunPlan) -> Cont
     return _with_drift(found, drift)
 
 
+def in_waves(plan: RunPlan) -> int:
+    """How many requests start together; 1 where none do. A level of a sweep has its own load."""
+    load = levels_of(plan.load)[0]
+    return load.concurrency if load.arrival is Arrival.CLOSED else 1
+
+
 def _waves(blocks: list[Ints], plan: RunPlan) -> list[Ints] | None:
     """Of each part, by the block of each request, which wave it belongs to; None where requests do not start in waves."""
-    load = levels_of(plan.load)[0]
-    if load.arrival is not Arrival.CLOSED or load.concurrency < 2:
-        return None
-    return [wave_of(block, load.concurrency) for block in blocks]
+    together = in_waves(plan)
+    return None if together < 2 else [wave_of(block, together) for block in blocks]
 
 
 def _lengths(both: Sides, metric: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array([len(_common(both.parts, [_defined(part, metric) for part in both.parts]))])
+
+
+def log_ratios(both: Sides, metric: str) -> Floats | None:
+    """Of the pairs in the order in which they were measured, both looks on one level; None where requests are not paired. Finite ones only."""
+    if not both.paired:
+        return None
+    arms = aligned(both, metric)
+    if len(arms) != 2 or not len(arms[0]):
+        return None
+    baseline = _levelled(arms, both.looks[0].parts[1].image, metric) if both.looks else arms[1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(arms[0].latency[metric] / baseline.latency[metric])
+    return np.asarray(logs[np.isfinite(logs)], np.float64)
 
 
 def drift_allowance(drift: Interval) -> float:
