@@ -49,10 +49,9 @@ class Question(NamedTuple):
 
 def questions(campaigns: int, seed: int, quick: bool) -> list[Question]:
     """Costly rows first, so that no process is left alone with one. Campaigns of 30 requests cost little: twice as many of them."""
-    sizes = (30, 120)
     found = []
     for world in WORLDS:
-        for n in sizes:
+        for n in world.sizes:
             for effect in EFFECTS[::3] if quick else EFFECTS:
                 found += [
                     Question(world, design, "e2e_p50", n, effect, campaigns * (2 if n == 30 else 1), seed)
@@ -97,7 +96,7 @@ def _ours(
     world: World, design: Design, metric: str, n: int, effect: float, rng: np.random.Generator
 ) -> tuple[float, float, Word]:
     both = campaign(world, design, n, effect, rng)
-    judged = judge(both, metric, plan(design, int(rng.integers(2**31))))
+    judged = judge(both, metric, plan(design, int(rng.integers(2**31)), world.in_flight))
     log = judged.found.log
     if log is None:
         return -math.inf, math.inf, Word.INCONCLUSIVE

@@ -1,7 +1,8 @@
 """Campaigns in memory whose true effect is known: no sockets, no clock. `benchmarks/coverage` asks the analysis about thousands of them.
 
 The latency of a request is 200 ms · image · machine(t) · drift(t) · noise, times (1 + effect) on the second server. What belongs to the
-machine belongs to its time, so neighbours in time share it whichever server they went to.
+machine belongs to its time, so neighbours in time share it whichever server they went to. With several in flight, requests start in waves,
+and what belongs to a wave all of its requests share.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ IMAGE_SPREAD = 0.15
 @dataclass(frozen=True, slots=True)
 class World:
     """Log-scale noise: `sigma` of independent noise, `rho` and `machine` of an AR(1) machine state, `tail` degrees of freedom of
-    Student's t instead of a normal, `drift` over the whole run, `wander` as the spread of a random walk at its end."""
+    Student's t instead of a normal, `drift` over the whole run, `wander` as the spread of a random walk at its end; `wave` of what the
+    `in_flight` requests of a wave have in common."""
 
     name: str
     sigma: float = 0.10
@@ -33,6 +35,9 @@ class World:
     tail: float | None = None
     drift: float = 0.0
     wander: float = 0.0
+    wave: float = 0.0
+    in_flight: int = 1
+    sizes: tuple[int, ...] = (30, 120)
     promised: bool = True
     """False: outside what any of the designs can promise; told beside the others so that the limit is seen."""
 
@@ -44,6 +49,10 @@ WORLDS: tuple[World, ...] = (
     World("drift 10 %", drift=0.10),
     World("drift + autocorrelated + heavy tails", sigma=0.06, rho=0.6, machine=0.06, tail=3.0, drift=0.10),
     World("random walk 5 %", wander=0.05, promised=False),
+    World("waves of 8", sigma=0.06, wave=0.05, in_flight=8, sizes=(120,)),
+    World("waves of 15", sigma=0.06, wave=0.05, in_flight=15, sizes=(120,)),
+    World("15 in flight that share nothing", in_flight=15, sizes=(120,)),
+    World("single waves of 30", sigma=0.06, wave=0.05, in_flight=30, sizes=(120,), promised=False),
 )
 
 
@@ -59,6 +68,12 @@ def timeline(world: World, n: int, rng: np.random.Generator) -> Floats:
     walk = np.cumsum(rng.normal(size=n)) * world.wander / np.sqrt(n)
     share = np.arange(n) / max(n - 1, 1)
     return np.asarray(state + world.sigma * noise + np.log1p(world.drift * share) + walk, np.float64)
+
+
+def waves(world: World, n: int, rng: np.random.Generator) -> Floats:
+    """What each of n requests of one block has in common with its wave, as a log."""
+    effects = rng.normal(size=-(-n // world.in_flight)) * world.wave
+    return np.asarray(np.repeat(effects, world.in_flight)[:n], np.float64)
 
 
 def slots(design: Design, n: int) -> list[tuple[int, npt.NDArray[np.int64], int]]:
@@ -109,13 +124,10 @@ def campaign(world: World, design: Design, n: int, effect: float, rng: np.random
     for arm, images, block in stretches:
         end = begin + len(images)
         logs = np.log(200.0) + image_log[images] + noise[begin:end] + (np.log1p(effect) if arm else 0.0)
-        starts = now + np.concatenate(
-            [np.zeros(1), np.cumsum(np.exp(logs))]
-        )  # one request at a time: the next starts as this one ends
-        rows[arm].append(
-            np.stack([logs, images, np.full(len(images), block), np.arange(begin, end), starts[:-1] * 1e6])
-        )
-        now = float(starts[-1])
+        if world.in_flight > 1:
+            logs = logs + waves(world, len(images), rng)
+        starts, now = _starts(logs, world.in_flight, now)
+        rows[arm].append(np.stack([logs, images, np.full(len(images), block), np.arange(begin, end), starts * 1e6]))
         begin = end
     arms = []
     for name, parts in zip(("bf16", "fp8"), rows, strict=True):
@@ -133,15 +145,25 @@ def campaign(world: World, design: Design, n: int, effect: float, rng: np.random
     return sides(arms[0], arms[1], design)
 
 
-def plan(design: Design, seed: int) -> RunPlan:
+def _starts(logs: Floats, in_flight: int, now: float) -> tuple[Floats, float]:
+    """When each starts, in ms, and when the last of them has ended: a wave starts as the longest of the one before it ends."""
+    firsts = np.arange(0, len(logs), in_flight)
+    lasting = np.maximum.reduceat(np.exp(logs), firsts)
+    ends = now + np.cumsum(lasting)
+    return np.repeat(ends - lasting, in_flight)[: len(logs)], float(ends[-1])
+
+
+def plan(design: Design, seed: int, in_flight: int = 1) -> RunPlan:
     pair = (Target(name="bf16", base_url="http://a"), Target(name="fp8", base_url="http://b"))
-    return RunPlan(targets=pair, design=design, seed=seed, load=LoadProfile())
+    return RunPlan(targets=pair, design=design, seed=seed, load=LoadProfile(concurrency=in_flight))
 
 
 def naive_interval(world: World, n: int, effect: float, rng: np.random.Generator) -> tuple[float, float]:
     """What a plain benchmark does: all of A, then all of B, and a bootstrap of independent requests. As logs of the ratio of medians."""
     image_log = rng.normal(size=n) * IMAGE_SPREAD
     noise = timeline(world, 2 * n, rng)
+    if world.in_flight > 1:
+        noise = noise + np.concatenate([waves(world, n, rng) for _ in range(2)])
     a, b = np.exp(image_log + noise[:n]), np.exp(image_log + noise[n:]) * (1 + effect)
     index = rng.integers(0, n, (1000, 2, n))
     logs = np.log(np.median(b[index[:, 1]], axis=1) / np.median(a[index[:, 0]], axis=1))

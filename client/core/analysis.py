@@ -38,6 +38,7 @@ from client.core.recommend import missing_facts, recommend
 from client.core.records import Phase
 from client.core.resources import cost
 from client.core.sentences import headline, load_sentence, question, workload_sentence
+from client.core.series_gates import SERIES_LOOKS
 from client.core.server_gates import SERVER_LOOKS
 from client.core.starts import server_start, start_sentences
 from client.core.stats import order_interval
@@ -54,7 +55,7 @@ def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  #
     counters = {t.name: _counted(evidence, t.name) for t in plan.targets}
     pairs = tuple(sides(arms[plan.targets[0].name], arms[t.name], plan.design) for t in plan.targets[1:])
     seen = Seen(evidence=evidence, arms=arms, counters=counters, sides=pairs, gpu=measured.gpu)
-    gates = fired(seen, GENERATOR_LOOKS + LOOKS + SERVER_LOOKS) + measured.gates
+    gates = fired(seen, GENERATOR_LOOKS + LOOKS + SERIES_LOOKS + SERVER_LOOKS) + measured.gates
     targets = {t.name: target_findings(t, seen, measured) for t in plan.targets}
     comparisons = tuple(compare(both, targets, gates, evidence, measured) for both in pairs)
     steps = levels(evidence, gates, counters)

@@ -4,9 +4,9 @@
     serial       log s(B) - (log s(A1) + log s(A2)) / 2     the same; drift is added by the caller
 
 Methods: percentile for quantiles, BCa (Efron 1987) for means, both at levels expanded for small n (Hesterberg 2015). Where the series is
-autocorrelated, medians: the stationary bootstrap (Politis & Romano 1994), its replicates spread by what finite blocks lose; up to 100 values,
-where blocks are too few, independent draws spread by the whole variance inflation (the equivalent number of independent observations of
-Bayley & Hammersley 1946). Everything else: independent draws spread by `client.core.autoregression`. Batch means (Law 2015, ch. 9) for very
+autocorrelated, medians of more than 100 values: the stationary bootstrap (Politis & Romano 1994), its replicates spread by what finite blocks
+lose. Everything else, and short medians: independent draws spread by `client.core.autoregression`. Where requests started in waves,
+independent draws spread by `client.core.waves`, if that is more. Batch means (Law 2015, ch. 9) for very
 long series.
 """
 
@@ -19,9 +19,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from client.core.dependence import SHORT, Dependence, dependence, is_central, of_contrast
+from client.core.dependence import Dependence, dependence, of_contrast
 from client.core.observed import AnySeries, Clusters, Index, Series, Shares
 from client.core.stats import Floats, Interval, normal_point, t_point
+from client.core.table import Ints
 
 REPLICATES = 2000
 REPLICATES_LONG = 1000
@@ -30,9 +31,6 @@ MANY = 2000
 """From here on batch means take over: as exact, and linear in n."""
 EXPANDED = 20
 """Below this many independent values percentile intervals of quantiles are widened too; above it resampled quantiles spread enough."""
-IN_VAIN = 0.97
-"""Of the width of a short series' median: dependence is reckoned with on a suspicion (`dependence.SUSPECTED`), and where there is none the
-interval would cover a percent too much for it."""
 CELLS = 4_000_000
 """Numbers held at once while resampling: 32 MB."""
 
@@ -61,15 +59,11 @@ def stationary_index(rng: np.random.Generator, n: int, rows: int, length: int) -
     return index
 
 
-def _levels(confidence: float, n: int, effective: float, *, smooth: bool, central: bool) -> tuple[float, float]:
-    """Percentile levels for n values that are worth `effective` independent ones. `smooth`: a mean, or a sum over a sum; `central`: a median.
+def _levels(confidence: float, n: int, effective: float, *, smooth: bool) -> tuple[float, float]:
+    """Percentile levels for n values that are worth `effective` independent ones. `smooth`: a mean, or a sum over a sum.
 
-    Percentiles of a resampled quantile are wide enough from 20 independent values on, those of a mean are not. In a short series
-    medians are widened by what Student's t costs more at the effective number than at n.
+    Percentiles of a resampled quantile are wide enough from 20 independent values on, those of a mean are not.
     """
-    if central and EXPANDED <= n <= SHORT:
-        t, all_free = (t_point(confidence, max(size - 1, 2.0)) for size in (effective, n))
-        return _tails(normal_point(confidence) * t / all_free * IN_VAIN)
     if smooth or effective < n or n < EXPANDED:
         return expanded_levels(confidence, effective)
     return (1 - confidence) / 2, (1 + confidence) / 2
@@ -89,16 +83,24 @@ def expanded_levels(confidence: float, effective: float) -> tuple[float, float]:
 
 
 def contrast(
-    parts: Sequence[AnySeries], weights: Sequence[float], paired: bool, confidence: float, seed: Sequence[int]
+    parts: Sequence[AnySeries],
+    weights: Sequence[float],
+    paired: bool,
+    confidence: float,
+    seed: Sequence[int],
+    waves: Sequence[Ints] | None = None,
 ) -> Contrast:
-    """The interval of `Σ weight · log statistic`. Paired parts have the same length and the same order of images."""
+    """The interval of `Σ weight · log statistic`. Paired parts have the same length and the same order of images.
+
+    `waves`: of each part the wave of each place, where requests were started in waves (`client.core.waves`); None where they were not.
+    """
     n = min(len(part) for part in parts)
     point = np.array([part.value() for part in parts])
     if n < 2 or not np.isfinite(point).all() or (point <= 0).any():
         return Contrast(None, None, n, "none")
     if n > MANY:
-        return _batched(parts, weights, point, paired, confidence)
-    depend = _dependences(parts, weights, paired, confidence)
+        return _batched(parts, weights, point, paired, confidence, waves)
+    depend = _dependences(parts, weights, paired, confidence, waves)
     replicates = _replicates(parts, paired, [d.length for d in depend], np.random.default_rng(list(seed)))
     w, spread = np.asarray(weights), np.array([d.spread for d in depend])
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -107,7 +109,7 @@ def contrast(
     means = all(isinstance(part, Series) and part.p is None for part in parts)
     worth, size = min((len(part) / d.inflation, len(part)) for part, d in zip(parts, depend, strict=True))
     smooth = all(isinstance(part, Shares) or part.p is None for part in parts)
-    levels = _levels(confidence, size, worth, smooth=smooth, central=all(is_central(part) for part in parts))
+    levels = _levels(confidence, size, worth, smooth=smooth)
     method = (
         "bootstrap"
         if all(d.spread == 1.0 for d in depend)
@@ -124,12 +126,17 @@ def contrast(
 
 
 def _dependences(
-    parts: Sequence[AnySeries], weights: Sequence[float], paired: bool, confidence: float
+    parts: Sequence[AnySeries],
+    weights: Sequence[float],
+    paired: bool,
+    confidence: float,
+    waves: Sequence[Ints] | None,
 ) -> list[Dependence]:
     """One for each part; paired parts share that of their contrast, as they are resampled together."""
+    of_each = [None] * len(parts) if waves is None else waves
     if paired:
-        return [of_contrast(parts, weights, confidence)] * len(parts)
-    return [dependence(part, confidence) for part in parts]
+        return [of_contrast(parts, weights, confidence, of_each[0])] * len(parts)
+    return [dependence(part, confidence, wave) for part, wave in zip(parts, of_each, strict=True)]
 
 
 def _replicates(parts: Sequence[AnySeries], paired: bool, lengths: list[int], rng: np.random.Generator) -> Floats:
@@ -191,13 +198,20 @@ def _bca_levels(
 
 
 def _batched(
-    parts: Sequence[AnySeries], weights: Sequence[float], point: Floats, paired: bool, confidence: float
+    parts: Sequence[AnySeries],
+    weights: Sequence[float],
+    point: Floats,
+    paired: bool,
+    confidence: float,
+    waves: Sequence[Ints] | None,
 ) -> Contrast:
-    """Batch means: the contrast over 10 to 50 consecutive runs gives the spread, the whole gives the value."""
+    """Batch means: the contrast over 10 to 50 consecutive runs gives the spread, the whole gives the value. No wave lies in many batches."""
     n = min(len(part) for part in parts)
     p = None if isinstance(parts[0], Shares) else parts[0].p
     tail = 0.5 if p is None else min(p, 1 - p)
     batches = int(min(max(n * tail / 10, 10), 50))
+    if waves is not None:
+        batches = max(2, min(batches, *(int(wave.max()) + 1 for wave in waves)))
     values = np.empty((batches, len(parts)))
     for column, part in enumerate(parts):
         edges = np.linspace(0, len(part), batches + 1).astype(int)

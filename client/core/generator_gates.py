@@ -120,7 +120,7 @@ def merged_stamps(seen: Seen) -> Iterator[Gate]:
 
 
 def few_waves(seen: Seen) -> Iterator[Gate]:
-    """Closed loop: lanes that start together stay together. What a wave shares is in none of the differences within it."""
+    """Closed loop: lanes that start together stay together. Intervals count waves (`client.core.waves`), but a handful of waves tell little."""
     load = levels_of(seen.plan.load)[0]  # a level of a sweep is looked at with its own load
     if load.arrival is not Arrival.CLOSED or load.concurrency < limits.FEW_REQUESTS:
         return
@@ -131,7 +131,8 @@ def few_waves(seen: Seen) -> Iterator[Gate]:
             yield flag(
                 "few_waves",
                 f"A block of {target} holds {len(arm) / blocks:.0f} measured requests at {load.concurrency} in flight: {waves:.1f} for each lane, which start"
-                " together and share their fate. Intervals take requests that are not neighbours as independent, and are too narrow here.",
+                " together and share their fate. Intervals reckon with what waves share, but so few waves tell it badly: they are wide, and a"
+                " little too narrow all the same.",
                 f"Ask for at least --requests {limits.FEW_WAVES * blocks * load.concurrency}.",
                 (target,),
                 SPREAD,

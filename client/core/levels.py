@@ -46,7 +46,7 @@ def of_one_load(gate: Gate) -> bool:
 
 
 def told_of_levels(found: tuple[Level, ...]) -> tuple[Gate, ...]:
-    """What makes a level beyond the first INVALID, or its interval too narrow, as remarks on the run: its verdict is that of the first level."""
+    """What makes a level beyond the first INVALID, or its interval rest on few waves, as remarks on the run: its verdict is that of the first level."""
     return tuple(
         msgspec.structs.replace(gate, severity=Severity.FLAG, fact=f"At {level.label}: {gate.fact}")
         for level in found[1:]

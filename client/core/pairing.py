@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from client.core.blocks import levels_of
 from client.core.bootstrap import Contrast, contrast
 from client.core.estimates import rate_of, rate_series, series_of
 from client.core.metrics import Arm, batch_rates, throughput_weights
@@ -24,7 +25,8 @@ from client.core.names import QUANTILES
 from client.core.observed import AnySeries
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.stats import Floats, Interval, t_point
-from client.core.table import Codes, Mask
+from client.core.table import Codes, Ints, Mask
+from client.core.waves import wave_of
 
 LEAST_PAIRS = 0.9
 """Pairing by image is used where at least this share of either arm has a partner."""
@@ -161,18 +163,45 @@ def latency_contrast(both: Sides, metric: str, stat: str, plan: RunPlan) -> Cont
     known: list[AnySeries] = [part for part in series if part is not None]
     if len(known) < len(series):
         return Contrast(None, None, 0, "none")
-    found = contrast(known, both.weights, paired, plan.confidence, _seed(plan, stat))
+    waves = _waves([part.block[_defined(part, metric)] for part in arms], plan)
+    found = contrast(known, both.weights, paired, plan.confidence, _seed(plan, stat), waves)
     if not both.second_a:
         return found
     if both.looks:
         drift = _between([latency_contrast(look, metric, stat, plan) for look in both.looks])
     else:
-        drift = contrast(known[1:], (-1.0, 1.0), paired, plan.confidence, _seed(plan, f"{stat} drift"))
+        of_a = None if waves is None else waves[1:]
+        drift = contrast(known[1:], (-1.0, 1.0), paired, plan.confidence, _seed(plan, f"{stat} drift"), of_a)
     return _with_drift(found, drift)
+
+
+def in_waves(plan: RunPlan) -> int:
+    """How many requests start together; 1 where none do. A level of a sweep has its own load."""
+    load = levels_of(plan.load)[0]
+    return load.concurrency if load.arrival is Arrival.CLOSED else 1
+
+
+def _waves(blocks: list[Ints], plan: RunPlan) -> list[Ints] | None:
+    """Of each part, by the block of each request, which wave it belongs to; None where requests do not start in waves."""
+    together = in_waves(plan)
+    return None if together < 2 else [wave_of(block, together) for block in blocks]
 
 
 def _lengths(both: Sides, metric: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array([len(_common(both.parts, [_defined(part, metric) for part in both.parts]))])
+
+
+def log_ratios(both: Sides, metric: str) -> Floats | None:
+    """Of the pairs in the order in which they were measured, both looks on one level; None where requests are not paired. Finite ones only."""
+    if not both.paired:
+        return None
+    arms = aligned(both, metric)
+    if len(arms) != 2 or not len(arms[0]):
+        return None
+    baseline = _levelled(arms, both.looks[0].parts[1].image, metric) if both.looks else arms[1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(arms[0].latency[metric] / baseline.latency[metric])
+    return np.asarray(logs[np.isfinite(logs)], np.float64)
 
 
 def drift_allowance(drift: Interval) -> float:
@@ -261,13 +290,15 @@ def _closed_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
         scale = _level_of(shares[0].below, shares[1].below, early)
         shares[1] = replace(shares[1], below=shares[1].below * scale)
     series: list[AnySeries] = list(shares)
-    found = contrast(series, both.weights, both.paired, plan.confidence, _seed(plan, "rate"))
+    waves = _waves([part.block[part.end_ns > part.start_ns] for part in arms], plan)
+    found = contrast(series, both.weights, both.paired, plan.confidence, _seed(plan, "rate"), waves)
     if not both.second_a:
         return found
     if both.looks:
         drift = _between([_closed_rate(look, name, plan) for look in both.looks])
     else:
-        drift = contrast(series[1:], (-1.0, 1.0), both.paired, plan.confidence, _seed(plan, "rate drift"))
+        of_a = None if waves is None else waves[1:]
+        drift = contrast(series[1:], (-1.0, 1.0), both.paired, plan.confidence, _seed(plan, "rate drift"), of_a)
     return _with_drift(found, drift)
 
 

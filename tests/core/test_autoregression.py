@@ -14,6 +14,10 @@ from client.core.stats import Floats, t_point
 from client.core.verdict import judge
 
 
+def at_95(values: Floats) -> float:
+    return widening(values, 0.95)
+
+
 def _series(rng: np.random.Generator, n: int, rho: float, share: float) -> Floats:
     state = np.empty(n)
     state[0] = rng.normal()
@@ -43,7 +47,7 @@ def test_independent_values_cost_little_and_long_memory_costs_much() -> None:
 def test_nothing_is_said_of_few_values_or_a_constant() -> None:
     assert widening(np.arange(7.0), 0.95) == 1.0
     assert widening(np.full(30, 5.0), 0.95) == 1.0
-    assert followed_widening(np.zeros(30), np.zeros(30), 0.95) == 1.0
+    assert followed_widening(np.zeros(30), np.zeros(30), at_95) == 1.0
 
 
 def test_values_that_differ_in_their_last_bits_are_a_constant() -> None:
@@ -61,9 +65,9 @@ def test_a_statistic_feels_the_dependence_of_the_logs_as_far_as_it_follows_them(
     rng = np.random.default_rng(4)
     logs, noise = _series(rng, 200, 0.7, 1.0), rng.normal(size=200)
     alone = widening(noise, 0.95)
-    half = followed_widening(logs + noise, logs, 0.95)
-    assert alone < half <= followed_widening(logs, logs, 0.95)
-    assert followed_widening(noise, logs, 0.95) == pytest.approx(alone, abs=0.1)
+    half = followed_widening(logs + noise, logs, at_95)
+    assert alone < half <= followed_widening(logs, logs, at_95)
+    assert followed_widening(noise, logs, at_95) == pytest.approx(alone, abs=0.1)
 
 
 def test_throughput_of_thirty_dependent_requests_covers_as_promised() -> None:
