@@ -7,6 +7,7 @@ and what belongs to a wave all of its requests share.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,13 @@ from client.core.metrics import Arm
 from client.core.pairing import Sides, sides
 from client.core.plan import Design, LoadProfile, RunPlan, Target
 from client.core.table import NEVER
+from client.core.warmup import steady_state
 
 Floats = npt.NDArray[np.float64]
 BLOCKS = 4
+WARMUP = 5
+"""Warm-up requests before each stay of a server, as in a campaign unless told otherwise."""
+COLD_FOR = 16
 IMAGE_SPREAD = 0.15
 
 
@@ -38,6 +43,8 @@ class World:
     wave: float = 0.0
     in_flight: int = 1
     sizes: tuple[int, ...] = (30, 120)
+    cold: tuple[float, float] = (0.0, 0.0)
+    """How much slower each server is until it has answered COLD_FOR requests since its start, WARMUP of them before any is measured."""
     promised: bool = True
     """False: outside what any of the designs can promise; told beside the others so that the limit is seen."""
 
@@ -48,6 +55,7 @@ WORLDS: tuple[World, ...] = (
     World("heavy tails", sigma=0.08, tail=2.5),
     World("drift 10 %", drift=0.10),
     World("drift + autocorrelated + heavy tails", sigma=0.06, rho=0.6, machine=0.06, tail=3.0, drift=0.10),
+    World("warm-up reaches into what is measured", cold=(0.6, 0.2)),
     World("random walk 5 %", wander=0.05, promised=False),
     World("waves of 8", sigma=0.06, wave=0.05, in_flight=8, sizes=(120,)),
     World("waves of 15", sigma=0.06, wave=0.05, in_flight=15, sizes=(120,)),
@@ -115,34 +123,49 @@ def made_arm(
 
 
 def campaign(world: World, design: Design, n: int, effect: float, rng: np.random.Generator) -> Sides:
-    """One campaign of n requests per arm."""
+    """One campaign of n requests per arm, without what the analysis finds to belong to the warm-up."""
     stretches = slots(design, n)
     image_log = rng.normal(size=n) * IMAGE_SPREAD
     noise = timeline(world, sum(len(images) for _, images, _ in stretches), rng)
     rows: tuple[list[Floats], list[Floats]] = ([], [])
-    begin, now = 0, 0.0
+    begins: tuple[list[float], list[float]] = ([], [])
+    begin, now, answered = 0, 0.0, [0, 0]
     for arm, images, block in stretches:
         end = begin + len(images)
+        if block == 0 or (design is Design.SERIAL and arm == 0 and block == BLOCKS // 2):
+            answered[arm] = WARMUP
+            begins[arm].append(now)
         logs = np.log(200.0) + image_log[images] + noise[begin:end] + (np.log1p(effect) if arm else 0.0)
+        logs += cold_log(world, arm, answered[arm] + np.arange(len(images)))
+        answered[arm] += len(images)
         if world.in_flight > 1:
             logs = logs + waves(world, len(images), rng)
         starts, now = _starts(logs, world.in_flight, now)
         rows[arm].append(np.stack([logs, images, np.full(len(images), block), np.arange(begin, end), starts * 1e6]))
         begin = end
-    arms = []
-    for name, parts in zip(("bf16", "fp8"), rows, strict=True):
+    arms, warm = {}, {}
+    for arm, (name, parts) in enumerate(zip(("bf16", "fp8"), rows, strict=True)):
         log_ms, image, of_block, place, start = np.concatenate(parts, axis=1)
-        arms.append(
-            made_arm(
-                name,
-                log_ms,
-                image.astype(np.int64),
-                of_block.astype(np.int64),
-                place.astype(np.int64),
-                start.astype(np.int64),
-            )
-        )
-    return sides(arms[0], arms[1], design)
+        whole = (part.astype(np.int64) for part in (image, of_block, place, start))
+        arms[name] = made_arm(name, log_ms, *whole)
+        if any(world.cold):
+            warm[name] = _warmed_up(world, arm, name, begins[arm], rng)
+    both = sides(*arms.values(), design)
+    return steady_state(arms, (both,), design, warm).sides[0]
+
+
+def cold_log(world: World, arm: int, answered: npt.NDArray[np.int64]) -> Floats:
+    """What a server that has answered so many requests since its start is slower by, as a log."""
+    return np.where(answered < COLD_FOR, np.log1p(world.cold[arm]), 0.0)
+
+
+def _warmed_up(world: World, arm: int, name: str, begins: list[float], rng: np.random.Generator) -> Arm:
+    """WARMUP requests a millisecond apart before each stay: only their order and their latencies count."""
+    place = np.tile(np.arange(WARMUP), len(begins))
+    spread = math.hypot(IMAGE_SPREAD, world.sigma)
+    logs = np.log(200.0) + cold_log(world, arm, place) + rng.normal(size=len(place)) * spread
+    start = np.repeat(np.array(begins) * 1e6, WARMUP) - (WARMUP - place) * 1e6
+    return made_arm(name, logs, place, place, place, start.astype(np.int64))
 
 
 def _starts(logs: Floats, in_flight: int, now: float) -> tuple[Floats, float]:
@@ -164,7 +187,8 @@ def naive_interval(world: World, n: int, effect: float, rng: np.random.Generator
     noise = timeline(world, 2 * n, rng)
     if world.in_flight > 1:
         noise = noise + np.concatenate([waves(world, n, rng) for _ in range(2)])
-    a, b = np.exp(image_log + noise[:n]), np.exp(image_log + noise[n:]) * (1 + effect)
+    slow = [cold_log(world, arm, WARMUP + np.arange(n)) for arm in (0, 1)]
+    a, b = np.exp(image_log + noise[:n] + slow[0]), np.exp(image_log + noise[n:] + slow[1]) * (1 + effect)
     index = rng.integers(0, n, (1000, 2, n))
     logs = np.log(np.median(b[index[:, 1]], axis=1) / np.median(a[index[:, 0]], axis=1))
     low, high = np.quantile(logs, [0.025, 0.975])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import msgspec
@@ -9,7 +10,7 @@ import numpy as np
 
 from client.core.conditions import parse
 from client.core.counters import Difference, answered, difference
-from client.core.estimates import NOT_MEASURED, arm_metrics, single_request
+from client.core.estimates import NOT_MEASURED, arm_metrics, error_rate, single_request
 from client.core.evidence import Evidence, ServerEvidence, restarts_expected
 from client.core.findings import (
     Action,
@@ -46,6 +47,7 @@ from client.core.steady import LEAST, Course, Settling, settling
 from client.core.table import NEVER
 from client.core.thresholds import judge
 from client.core.verdict import effects, spoils
+from client.core.warmup import Steady, before, first_level, stays_of, steady_state, warm_arms
 
 
 def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  # noqa: B008  (frozen)
@@ -54,18 +56,13 @@ def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  #
     arms = {t.name: arm(evidence.records, t.name, plan.timeouts, level=level) for t in plan.targets}
     counters = {t.name: _counted(evidence, t.name) for t in plan.targets}
     pairs = tuple(sides(arms[plan.targets[0].name], arms[t.name], plan.design) for t in plan.targets[1:])
-    seen = Seen(evidence=evidence, arms=arms, counters=counters, sides=pairs, gpu=measured.gpu)
+    steady = steady_state(arms, pairs, plan.design, warm_arms(evidence))
+    seen = Seen(evidence=evidence, arms=arms, counters=counters, sides=pairs, gpu=measured.gpu, steady=steady)
     gates = fired(seen, GENERATOR_LOOKS + LOOKS + SERIES_LOOKS + SERVER_LOOKS) + measured.gates
-    targets = {t.name: target_findings(t, seen, measured) for t in plan.targets}
-    comparisons = tuple(compare(both, targets, gates, evidence, measured) for both in pairs)
+    targets = {t.name: target_findings(t, seen, steady, measured) for t in plan.targets}
+    comparisons = tuple(compare(both, targets, gates, evidence, measured) for both in steady.sides)
     steps = levels(evidence, gates, counters)
     return _composed(evidence, targets, comparisons, gates + told_of_levels(steps), steps)
-
-
-def first_level(evidence: Evidence) -> int | None:
-    """Of a sweep the first level carries the verdict; None where nothing was measured."""
-    rows = evidence.records.where(phase=Phase.MEASURE)
-    return int(evidence.records["level"][rows].min()) if len(rows) else None
 
 
 def _counted(evidence: Evidence, target: str) -> Difference:
@@ -75,14 +72,14 @@ def _counted(evidence: Evidence, target: str) -> Difference:
     return difference(server.before, server.after, restart_expected=target in restarts_expected(evidence))
 
 
-def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFindings:
+def target_findings(target: Target, seen: Seen, steady: Steady, measured: Measured) -> TargetFindings:
     evidence, name = seen.evidence, target.name
     mine = seen.arms[name]
     server = evidence.servers.get(name)
     cold = arm(evidence.records, name, seen.plan.timeouts, phase=Phase.COLD)
     warm = arm(evidence.records, name, seen.plan.timeouts, phase=Phase.WARMUP)
-    metrics = arm_metrics(mine, seen.plan)
-    course = _settling(warm, mine, seen.sides)
+    metrics = arm_metrics(steady.arms[name], seen.plan) | {"error_rate": error_rate(mine, seen.plan.confidence)}
+    course = _settling(warm, mine, seen.sides, steady)
     return TargetFindings(
         name=name,
         precision=target.precision,
@@ -96,6 +93,7 @@ def target_findings(target: Target, seen: Seen, measured: Measured) -> TargetFin
         warm_up=_warm_up(warm, seen.plan),
         warm_up_end=course.end,
         warm_up_note=_settling_note(course),
+        warm_up_left_out=steady.left_out[name],
         metrics=metrics,
         caches=_caches(seen.counters[name]),
         memory=measured.memory.get(name, Memory()),
@@ -139,12 +137,17 @@ def _warm_up(warm: Arm, plan: RunPlan) -> dict[str, Estimate]:
     return {"e2e_ms": Estimate(value=float(np.median(values)), low=low, high=high, n=len(values), unit="ms", note=note)}
 
 
-def _settling(warm: Arm, mine: Arm, both: tuple[Sides, ...]) -> Settling:
-    """Over the warm-up and the measured requests of the (first) stay of this server."""
-    stays = [pair.looks_at_baseline[0] for pair in both if pair.second_a and pair.parts[1].target == mine.target]
-    stay = stays[0] if stays else mine
-    first = int(stay.start_ns[0]) if len(stay) else 0
-    return settling(np.concatenate([warm.latency["e2e"][warm.start_ns < first], stay.latency["e2e"]]))
+def _settling(warm: Arm, mine: Arm, both: tuple[Sides, ...], steady: Steady) -> Settling:
+    """Over the warm-up and the measured requests of the (first) stay of this server. Where it ends among the measured ones these alone
+    must show it, as nothing else is left out."""
+    stays = stays_of(mine, both)
+    earlier = before(warm, stays, 0, "e2e")
+    own = next((one for one in steady.found if one.target == mine.target and one.stay == 0), None)
+    if own is not None:
+        course = Course.LATE if steady.cut else Course.STEP
+        return Settling(course, len(earlier) + own.end if steady.cut else None, own.size)
+    found = settling(np.concatenate([earlier, stays[0].latency["e2e"]]))
+    return found if found.end is None else dataclasses.replace(found, end=min(found.end, len(earlier)))
 
 
 def _settling_note(found: Settling) -> str | None:

@@ -175,6 +175,8 @@ class TargetFindings(msgspec.Struct, frozen=True, kw_only=True):
     """Requests until steady state, as detected; None when the series never settled, or is too short to say."""
     warm_up_note: str | None = None
     """Why `warm_up_end` is None."""
+    warm_up_left_out: int = 0
+    """Measured requests that belong to the warm-up of some target: in no latency, throughput, energy or cost below."""
     metrics: dict[str, Estimate] = {}
     caches: dict[str, Estimate] = {}
     """prefix_hit_rate, image_hit_rate over the measured phase; value None means unknown, not zero."""

@@ -23,7 +23,8 @@ from client.core.pairing import Sides
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.records import Phase, WorkerHealth
 from client.core.stats import fisher_p, normal_point
-from client.core.steady import Course, Settling, settling
+from client.core.steady import Course, Settling
+from client.core.warmup import Steady, steady_state
 
 WITHOUT_TPOT = tuple(
     n for n, name in NAMES.items() if name.place == "metrics" and not n.startswith(("tpot", "itl", "error"))
@@ -55,6 +56,8 @@ class Seen:
     gpu: dict[str, GpuArm] = field(default_factory=dict)
     level: int | None = None
     """Of a sweep, the level looked at; None: the first one, which carries the verdict."""
+    steady: Steady | None = None
+    """The same arms and sides without what belongs to the warm-up; None: nobody looked."""
 
     @property
     def plan(self) -> RunPlan:
@@ -231,22 +234,40 @@ def _caches_silent(counted: Difference) -> bool:
 
 
 def settled(seen: Seen) -> Iterator[Gate]:
-    stays = {target: _stays(seen, target) for target in seen.arms}
-    found = {(t, k): settling(stay.latency["e2e"]) for t, own in stays.items() for k, stay in enumerate(own)}
+    """A beginning that could be left out is told; what is not steady without it is, too."""
+    steady = seen.steady or steady_state(seen.arms, seen.sides, seen.plan.design)
+    if steady.cut:
+        yield _left_out(steady)
+    found = steady.courses()
     courses = [one.course for one in found.values()]
-    for (target, number), one in found.items():
-        if one.course in _UNSETTLED:
-            which = f", its {('first', 'second')[number]} stay," if len(stays[target]) > 1 else ""
+    for (target, number, stays), one in found.items():
+        if one.course in _UNSETTLED and (one.size or one.course is not Course.FEW):
             cancels = seen.plan.design is Design.INTERLEAVED and courses.count(one.course) == len(courses) > 1
-            yield flag("not_settled", *_unsettled(target + which, one, cancels), (target,))
+            yield flag("not_settled", *_unsettled(target + stay_of(number, stays), one, cancels), (target,))
 
 
-def _stays(seen: Seen, target: str) -> tuple[Arm, ...]:
-    """The measured requests of each stay of a server: what changed between two of them is drift, and no matter of warming up."""
-    for both in seen.sides:
-        if both.parts[1].target == target and both.second_a:
-            return both.looks_at_baseline
-    return (seen.arms[target],)
+def stay_of(number: int, stays: int) -> str:
+    return f", its {('first', 'second')[number]} stay," if stays > 1 else ""
+
+
+def _left_out(steady: Steady) -> Gate:
+    counts = steady.left_out
+    if len(set(counts.values())) == 1:
+        many = f"The first {max(counts.values()):,} measured requests{' of each arm' if len(counts) > 1 else ''} belong"
+    else:
+        many = f"Of the measured requests {', '.join(f'{n:,} of {name}' for name, n in counts.items())} belong"
+    if any(one.stays > 1 for one in steady.found):
+        many = many.replace("The first ", "")
+    why = "; ".join(
+        f"the first {one.end:,} of {one.target}{stay_of(one.stay, one.stays).rstrip(',')} are {one.size:.0%} apart from the rest in {one.metric.upper()}"
+        for one in steady.found
+    )
+    return flag(
+        "warm_up",
+        f"{many} to the warm-up and are left out of latency, throughput, energy and cost: {why} (MSER-5, and a test for one level).",
+        "Raise --warmup by as much, and nothing needs to be left out.",
+        tuple(dict.fromkeys(one.target for one in steady.found)),
+    )
 
 
 _UNSETTLED = {
@@ -254,6 +275,7 @@ _UNSETTLED = {
     Course.STEP: "never settled: in the later half of the run its level changed by {size}",
     Course.DRIFT: "never settled: it drifts by {size} from the first request to the last",
     Course.BEND: "never settled: the middle of the run lies {size} apart from its ends",
+    Course.FEW: "had not settled: its first measured requests are {size} apart from the rest, and there are too few to leave them out",
 }
 
 
@@ -261,8 +283,8 @@ def _unsettled(who: str, found: Settling, cancels: bool) -> tuple[str, str]:
     """Fact and next step. `cancels`: every arm has it, in blocks that lie between one another."""
     told = _UNSETTLED[found.course].format(end=found.end, size=f"{found.size:.0%}")
     cancel = " Interleaved blocks let what both arms share cancel between them." if cancels else ""
-    late = found.course is Course.LATE
-    step = "Raise --warmup" if late else "Run longer or again"
+    early = found.course in (Course.LATE, Course.FEW)
+    step = "Raise --warmup" if early else "Run longer or again"
     return (
         f"{who} {told} (MSER-5, and a test for one level).{cancel}",
         f"{step}, and look for other work on the machine or a GPU that heats up.",
@@ -333,7 +355,7 @@ LOAD_LOOKS: tuple[Look, ...] = (
 """What the requests of one load tell: of a sweep, asked again at each of its levels (`client.core.levels`)."""
 OF_A_LOAD = (
     "errors", "errors_unequal", "some_errors", "timeouts", "too_few_requests", "output_lengths", "output_lengths_unknown", "prompt_tokens", "repeated_images", "overload",
-    "not_settled",
+    "not_settled", "warm_up",
 )  # fmt: skip
 """The codes of LOAD_LOOKS."""
 LOOKS: tuple[Look, ...] = (two_runs, *LOAD_LOOKS, other_questions, cut_short)

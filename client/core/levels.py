@@ -9,7 +9,7 @@ import msgspec
 
 from client.core.blocks import levels_of
 from client.core.counters import Difference
-from client.core.estimates import arm_metrics
+from client.core.estimates import arm_metrics, error_rate
 from client.core.evidence import Evidence
 from client.core.findings import Action, Effect, Gate, Level, Recommendation, Severity, Word
 from client.core.gates import LOAD_LOOKS, OF_A_LOAD, Seen, about, fired
@@ -20,6 +20,7 @@ from client.core.pairing import sides
 from client.core.plan import LoadProfile
 from client.core.recommend import UNKNOWN, side_of
 from client.core.verdict import effects
+from client.core.warmup import first_level, steady_state, warm_arms
 
 KNEE_GAIN = 0.10
 """Throughput that grows by less than this from one level to the next has stopped growing: more load only adds waiting."""
@@ -46,12 +47,12 @@ def of_one_load(gate: Gate) -> bool:
 
 
 def told_of_levels(found: tuple[Level, ...]) -> tuple[Gate, ...]:
-    """What makes a level beyond the first INVALID, or its interval rest on few waves, as remarks on the run: its verdict is that of the first level."""
+    """What makes a level beyond the first INVALID, or its interval rest on few waves, its numbers fewer, as remarks on the run: its verdict is that of the first level."""
     return tuple(
         msgspec.structs.replace(gate, severity=Severity.FLAG, fact=f"At {level.label}: {gate.fact}")
         for level in found[1:]
         for gate in level.gates
-        if gate.severity is Severity.INVALID or gate.code == "few_waves"
+        if gate.severity is Severity.INVALID or gate.code in ("few_waves", "warm_up")
     )
 
 
@@ -62,25 +63,29 @@ def _level(
     arms: dict[str, Arm] = {
         target.name: arm(evidence.records, target.name, plan.timeouts, level=number) for target in plan.targets
     }
-    metrics = {name: arm_metrics(mine, plan) for name, mine in arms.items() if len(mine)}
+    arms = {name: mine for name, mine in arms.items() if len(mine)}
     baseline = plan.targets[0].name
-    pairs = {
-        target.name: sides(arms[baseline], arms[target.name], plan.design)
-        for target in plan.targets[1:]
-        if baseline in metrics and target.name in metrics
+    others = [target.name for target in plan.targets[1:] if baseline in arms and target.name in arms]
+    pairs = tuple(sides(arms[baseline], arms[name], plan.design) for name in others)
+    warm = warm_arms(evidence) if number == first_level(evidence) else None
+    steady = steady_state(arms, pairs, plan.design, warm)
+    metrics = {
+        name: arm_metrics(steady.arms[name], plan) | {"error_rate": error_rate(mine, plan.confidence)}
+        for name, mine in arms.items()
     }
     here = Seen(
         evidence=msgspec.structs.replace(evidence, plan=plan),
-        arms={name: mine for name, mine in arms.items() if name in metrics},
+        arms=arms,
         counters=counters,
-        sides=tuple(pairs.values()),
+        sides=pairs,
         level=number,
+        steady=steady,
     )
     own = fired(here, GENERATOR_LOOKS + LOAD_LOOKS)
     gates = tuple(gate for gate in gates if not of_one_load(gate)) + own
     compared = {
         name: effects(both, metrics[baseline], metrics[name], about(gates, baseline, name), plan)
-        for name, both in pairs.items()
+        for name, both in zip(others, steady.sides, strict=True)
     }
     sweep = evidence.plan.load.sweep
     knob = sweep.knob if sweep is not None else "concurrency"

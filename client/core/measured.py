@@ -25,6 +25,7 @@ from client.core.resources import energy, energy_gate
 from client.core.story import story
 from client.core.table import NEVER, Ints
 from client.core.tokens import token_agreement
+from client.core.warmup import Steady, steady_of, steady_windows
 from client.errors import UsageError
 
 _PROCESS = re.compile(r"\((?:EngineCore|Worker)[^ ()]{0,20} pid=(\d{1,9})\)")
@@ -47,7 +48,8 @@ def measured_in(evidence: Evidence) -> Measured:
     }
     told = {name: _memory(evidence, name, gpus[name]) for name in names}
     quality, pairs = _quality(evidence, names)
-    energies = {name: _energy(evidence, name) for name in names}
+    steady = steady_of(evidence)
+    energies = {name: _energy(evidence, name, steady) for name in names}
     return Measured(
         quality=quality,
         parity=pairs,
@@ -284,12 +286,14 @@ def _gpu_name(evidence: Evidence, name: str) -> str | None:
 # ---------------------------------------------------------------- energy and the state of the GPU
 
 
-def _energy(evidence: Evidence, name: str) -> dict[str, Estimate]:
-    """Of the level that carries the verdict: a sweep's other levels are another load."""
+def _energy(evidence: Evidence, name: str, steady: Steady) -> dict[str, Estimate]:
+    """Of the level that carries the verdict, a sweep's other levels are another load; without what belongs to the warm-up."""
     gpu = by_target(evidence.gpu, name)
     measured = [w for w in evidence.windows if w.target == name and w.phase is Phase.MEASURE]
     level = min((w.level for w in measured), default=0)
     windows = sorted((w for w in measured if w.level == level), key=lambda w: w.start_ns)
+    if steady.left_out[name]:
+        windows = steady_windows(windows, steady, name, gpu.samples)
     if gpu.why is not None or not windows:
         return {}
     done = evidence.records["done_ns"]

@@ -82,9 +82,15 @@ class Arm:
 
 
 def arm(
-    table: RecordTable, target: str, timeouts: Timeouts, *, phase: Phase = Phase.MEASURE, level: int | None = None
+    table: RecordTable,
+    target: str,
+    timeouts: Timeouts,
+    *,
+    phase: Phase = Phase.MEASURE,
+    level: int | None = None,
+    with_gaps: bool = True,
 ) -> Arm:
-    """The requests of `target` in `phase`, all levels of a sweep or one of them."""
+    """The requests of `target` in `phase`, all levels of a sweep or one of them. Without gaps it is made in a fraction of the time."""
     rows = table.where(target, phase, level=level)
     start = np.where(table["sent_ns"][rows] == NEVER, table["intended_ns"][rows], table["sent_ns"][rows])
     rows = rows[np.argsort(start, kind="stable")]
@@ -94,7 +100,7 @@ def arm(
     censored = np.isin(outcome, _codes(tuple(o for o in OUTCOMES if o.censored)))
     last = np.maximum.reduce([table[name][rows] for name in ("last_token_ns", "done_ns", "first_byte_ns")])
     latency, limit = _latencies(table, rows, ok, censored, timeouts)
-    gaps, owner = _gaps(table, rows, ok)
+    gaps, owner = _gaps(table, rows, ok if with_gaps else np.zeros_like(ok))
     return Arm(
         target=target,
         rows=rows,

@@ -10,14 +10,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from client.core.analysis import first_level
 from client.core.evidence import Evidence
 from client.core.findings import Memory
 from client.core.gpu import by_target, series
-from client.core.metrics import MS, Arm, arm
+from client.core.metrics import MS, Arm
 from client.core.overlaps import Overlaps, overlaps_of
 from client.core.records import Outcome, Phase
 from client.core.table import NEVER, OUTCOMES, Ints
+from client.core.warmup import steady_of
 
 MOST = 1000
 """Points for each target: more would cover one another."""
@@ -101,8 +101,7 @@ def series_of(evidence: Evidence, memory: dict[str, Memory]) -> Series:
     """`memory` by target as the analysis found it."""
     names = [target.name for target in evidence.plan.targets]
     start = _start(evidence)
-    level = first_level(evidence)
-    arms = [arm(evidence.records, name, evidence.plan.timeouts, level=level) for name in names]
+    arms = list(steady_of(evidence).arms.values())
     return Series(
         stretches=tuple(
             Stretch(target=w.target, phase=w.phase, start_s=_s(w.start_ns - start), end_s=_s(w.end_ns - start))

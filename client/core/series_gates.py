@@ -20,7 +20,7 @@ def strong_dependence(seen: Seen) -> Iterator[Gate]:
     """A state of the machine that lasts for many requests: the run holds few stretches of it, whatever the number of its requests."""
     if in_waves(seen.plan) > 1:  # few long waves look like it, and have their own flag
         return
-    for both in seen.sides:
+    for both in seen.sides if seen.steady is None else seen.steady.sides:
         logs = log_ratios(both, "e2e")
         if logs is None or len(logs) > MANY or strongly(logs) <= STRONG:
             continue

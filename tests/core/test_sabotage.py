@@ -145,7 +145,7 @@ CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
     "memory settings and more": ("engine_arguments", Severity.INVALID, lambda: made.evidence(made.campaign(), plan=change(made.plan(), targets=(made.plan().targets[0], change(made.plan().targets[1], engine_args=("--max-model-len", "8192", "--kv-cache-memory-bytes=23G"))))), Measured()),
     "preemptions": ("preemptions", Severity.FLAG, lambda: with_servers(fp8=made.server("fp8", after=made.page(prefix_queries=35_000, preemptions=3, image_queries=32))), Measured()),
     "too few": ("too_few_requests", Severity.INVALID, lambda: made.evidence(made.campaign(per_block=1)), Measured()),
-    "not warmed up": ("not_settled", Severity.FLAG, lambda: made.evidence(slow_start()), Measured()),
+    "not warmed up": ("warm_up", Severity.FLAG, lambda: made.evidence(slow_start()), Measured()),
     "overload": ("overload", Severity.INVALID, overloaded, Measured()),
     "interrupted": ("cut_short", Severity.FLAG, lambda: made.evidence(made.campaign(), interrupted=True), Measured()),
     "torn lines": ("torn_lines", Severity.FLAG, lambda: made.evidence(made.campaign(), torn_lines=1), Measured()),
@@ -288,12 +288,18 @@ def test_a_difference_that_may_be_chance_is_no_difference_of_lengths() -> None:
 
 
 def test_drift_cancels_only_where_both_arms_have_it() -> None:
-    """The sentence stood beside a slow start of one arm alone."""
-    alone = analyse(made.evidence([r if r.target == "bf16" else s for r, s in zip(slow_start(), made.campaign(per_block=16), strict=True)]))  # fmt: skip
-    both = analyse(made.evidence(slow_start()))
+    """The sentence stood beside a drift of one arm alone."""
+    drifts = [change_ttft(r, 1 + 0.9 * r.index / 64) for r in made.campaign(per_block=16)]
+    alone = analyse(made.evidence([r if r.target == "bf16" else s for r, s in zip(drifts, made.campaign(per_block=16), strict=True)]))  # fmt: skip
+    both = analyse(made.evidence(drifts))
     for findings, count, cancels in ((alone, 1, False), (both, 2, True)):
         facts = [gate.fact for gate in findings.gates if gate.code == "not_settled"]
         assert (len(facts), ["cancel" in fact for fact in facts]) == (count, [cancels] * count), facts
+
+
+def change_ttft(r: RequestRecord, factor: float) -> RequestRecord:
+    ttft = 120.0 * factor
+    return made.record(r.target, r.index, r.intended_ns / made.MS, ttft_ms=ttft, image=r.image_id, block=r.block)
 
 
 def test_what_one_arm_says_of_itself_leaves_the_other_unknown() -> None:

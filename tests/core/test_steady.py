@@ -103,10 +103,10 @@ def test_each_stay_of_a_serial_run_is_looked_at_by_itself() -> None:
     shifted = slow_from([], lambda r: 1.3 if r.target == "bf16" and (r.block or 0) >= 2 else 1.0)
     assert "not_settled" not in [gate.code for gate in shifted.gates]
     cold = slow_from([], lambda r: 1.9 if r.target == "bf16" and r.block == 2 and r.index < 42 else 1.0)
-    told = [gate for gate in cold.gates if gate.code == "not_settled"]
-    assert len(told) == 1
-    assert told[0].fact.startswith("bf16, its second stay, settled only after the first 10 measured requests")
-    assert told[0].next_step.startswith("Raise --warmup")
+    assert [gate.code for gate in cold.gates] == ["warm_up"]
+    assert cold.gates[0].fact.startswith("10 measured requests of each arm belong to the warm-up and are left out")
+    assert "the first 10 of bf16, its second stay are" in cold.gates[0].fact
+    assert cold.gates[0].next_step.startswith("Raise --warmup")
 
 
 def test_a_warm_up_that_was_needed_is_counted_and_the_cold_request_is_not_in_it() -> None:
