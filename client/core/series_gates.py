@@ -8,7 +8,7 @@ from client.core.autoregression import strongly, widening
 from client.core.bootstrap import MANY
 from client.core.dependence import STRONG
 from client.core.findings import Gate
-from client.core.gates import Look, Seen, flag
+from client.core.gates import Look, Seen, flag, settled
 from client.core.generator_gates import SPREAD
 from client.core.pairing import in_waves, log_ratios
 
@@ -19,6 +19,8 @@ MORE = 4
 def strong_dependence(seen: Seen) -> Iterator[Gate]:
     """A state of the machine that lasts for many requests: the run holds few stretches of it, whatever the number of its requests."""
     if in_waves(seen.plan) > 1:  # few long waves look like it, and have their own flag
+        return
+    if any(gate.code == "not_settled" for gate in settled(seen)):  # told already, with what it is
         return
     for both in seen.sides if seen.steady is None else seen.steady.sides:
         logs = log_ratios(both, "e2e")
