@@ -56,6 +56,15 @@ async def test_a_closed_loop_keeps_its_lanes_busy_and_no_more() -> None:
     assert result.health[0].requests == len(bench.records) == 13
 
 
+@pytest.mark.parametrize("schedule", [closed_loop(3, 1), arrivals(0, 10, 20)])
+async def test_a_start_that_is_given_is_the_start(schedule: Schedule) -> None:
+    bench = Bench(takes=10)
+    result = await bench.clock.play(bench.fleet.run("t", schedule, phase=Phase.MEASURE, start_ns=70_000))
+    assert [record.intended_ns for record in bench.records] == [70_000, 70_010, 70_020]
+    assert [record.sent_ns for record in bench.records] == [70_000, 70_010, 70_020]
+    assert result.window.start_ns == result.health[0].start_ns == 70_000
+
+
 async def test_a_closed_loop_slot_is_intended_for_the_end_of_the_answer_before_it() -> None:
     bench = Bench(takes=10)
     await bench.run(closed_loop(3, 1))
