@@ -21,6 +21,7 @@ START_LEAD_NS = 100_000_000
 SILENCE_LIMIT_S = 30.0
 """A worker tells something ten times a second. One that is silent for so long is frozen, and is ended."""
 START_LIMIT_S = 120.0
+OUT_OF_MEMORY = "Look for out-of-memory kills (dmesg); give fewer --workers."
 
 
 class Fleet:
@@ -72,8 +73,10 @@ class Fleet:
                 if isinstance(answer, Failed) and answer.error is not None:
                     raise answer.error
                 if not isinstance(answer, Ready):
+                    end = worker.end()
                     raise MeasurementInvalid(
-                        f"load worker {worker.k} did not start: {worker.end()}.", "Its own message stands above."
+                        f"load worker {worker.k} did not start: {end}.",
+                        OUT_OF_MEMORY if end.startswith("signal") else "Its own message stands above.",
                     )
         except BaseException:
             await self.stop()
@@ -109,9 +112,7 @@ class Fleet:
         """
         alive = [worker for worker in self._workers if not worker.lost]
         if not alive:
-            raise MeasurementInvalid(
-                "every load worker has died.", "Look for out-of-memory kills (dmesg); give fewer --workers."
-            )
+            raise MeasurementInvalid("every load worker has died.", OUT_OF_MEMORY)
         n = len(alive)
         orders = [Prepare(target_name, slots, k, n, phase, block, level, self._likely) for k in range(n)]
         shares = [_Share(worker, order) for worker, order in zip(alive, orders, strict=True) if len(_slots_of(order))]

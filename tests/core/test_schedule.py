@@ -68,8 +68,9 @@ def test_slots_are_a_sequence() -> None:
     slots = open_loop(np.array([0, 5, 9], dtype=np.int64)).slots
     assert [slot.offset_ns for slot in slots[1:]] == [5, 9]
     assert len(slots) == 3
-    with pytest.raises(IndexError):
-        slots[3]
+    for sequence, past in ((slots, 3), (slots, -1), (share(slots, 0, 2), 2), (share(slots, 1, 2), -1)):
+        with pytest.raises(IndexError):
+            sequence[past]
 
 
 def test_a_million_slots_cost_no_memory_until_asked_for() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -59,3 +62,23 @@ def in_order(stamps: Stamps) -> bool:
     ]
     known = [moment for moment in line if moment is not None]
     return known == sorted(known)
+
+
+@contextmanager
+def full_backlog() -> Iterator[int]:
+    """A listening socket whose queue is full: the kernel drops further SYNs."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        waiting = []
+        for _ in range(4):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", port))
+            waiting.append(sock)
+        try:
+            yield port
+        finally:
+            for sock in waiting:
+                sock.close()

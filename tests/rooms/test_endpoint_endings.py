@@ -8,13 +8,14 @@ import random
 import resource
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from asking import SHORT, ask, ask_script, check, send
+from calls import full_backlog
 from raw_server import CHUNKED, GOOD, ROLE, RawServer, Wire, answering, chunk, event, http
 
 from client.core.cases import PreparedRequest
@@ -125,26 +126,6 @@ async def test_nobody_takes_the_request() -> None:
         record = await ask(f"http://127.0.0.1:{listener.getsockname()[1]}", prepared=large)
     check(record, Outcome.TIMEOUT_WRITE)
     assert record.uploaded_ns is None
-
-
-@contextmanager
-def full_backlog() -> Iterator[int]:
-    """A listening socket whose queue is full: the kernel drops further SYNs."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        waiting = []
-        for _ in range(4):
-            sock = socket.socket()
-            sock.setblocking(False)
-            sock.connect_ex(("127.0.0.1", port))
-            waiting.append(sock)
-        try:
-            yield port
-        finally:
-            for sock in waiting:
-                sock.close()
 
 
 async def test_no_file_descriptor_is_left() -> None:

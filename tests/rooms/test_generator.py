@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 
 from client.core.arrivals import by_count
 from client.core.blocks import block_plan
-from client.core.outcomes import safe_to_retry
 from client.core.plan import Arrival, Design, LoadProfile, Target
 from client.core.records import Outcome, Phase, RequestRecord
 from client.core.schedule import Schedule, Slot, closed_loop, closed_loop_for, open_loop
@@ -56,6 +56,15 @@ async def test_a_closed_loop_keeps_its_lanes_busy_and_no_more() -> None:
     assert result.health[0].requests == len(bench.records) == 13
 
 
+@pytest.mark.parametrize("schedule", [closed_loop(3, 1), arrivals(0, 10, 20)])
+async def test_a_start_that_is_given_is_the_start(schedule: Schedule) -> None:
+    bench = Bench(takes=10)
+    result = await bench.clock.play(bench.fleet.run("t", schedule, phase=Phase.MEASURE, start_ns=70_000))
+    assert [record.intended_ns for record in bench.records] == [70_000, 70_010, 70_020]
+    assert [record.sent_ns for record in bench.records] == [70_000, 70_010, 70_020]
+    assert result.window.start_ns == result.health[0].start_ns == 70_000
+
+
 async def test_a_closed_loop_slot_is_intended_for_the_end_of_the_answer_before_it() -> None:
     bench = Bench(takes=10)
     await bench.run(closed_loop(3, 1))
@@ -78,6 +87,19 @@ async def test_a_lane_is_free_from_the_stamp_of_its_answer_not_from_when_this_pr
     assert result.health[0].send_lag_max_ns == 7
 
 
+async def test_a_stamp_from_after_now_frees_no_lane_in_the_future() -> None:
+    bench = Bench(takes=10)
+    real = bench.door.send
+
+    async def ahead(*args: Any, **named: Any) -> RequestRecord:
+        record = await real(*args, **named)
+        return msgspec.structs.replace(record, done_ns=(record.done_ns or 0) + 5)
+
+    bench.door.send = ahead  # type: ignore[method-assign]  # a door whose clock is ahead
+    await bench.run(closed_loop(3, 1))
+    assert [record.intended_ns - START for record in bench.records] == [0, 10, 20]
+
+
 async def test_records_carry_their_place() -> None:
     bench = Bench()
     result = await bench.run(closed_loop(1, 2))
@@ -88,7 +110,7 @@ async def test_records_carry_their_place() -> None:
 
 async def test_a_duration_ends_a_closed_loop_and_the_lead_out_follows() -> None:
     bench = Bench(takes=10)
-    await bench.run(closed_loop_for(35, 2, bound=1000))
+    await bench.run(closed_loop_for(35, 2, bound=10**12))  # what is left is not walked through
     phases = [slot.phase for slot in bench.door.sent]
     assert phases == [Phase.EDGE] * 2 + [Phase.MEASURE] * 6 + [Phase.EDGE] * 2
     assert max(record.intended_ns for record in bench.records) - START == 40
@@ -219,6 +241,43 @@ async def test_a_sink_that_cannot_write_ends_the_walk(schedule: Schedule) -> Non
     assert bench.door.in_flight == 0
 
 
+@pytest.mark.parametrize("schedule", [closed_loop(50, 4), arrivals(*range(0, 500, 10))])
+async def test_one_failure_that_is_over_ends_the_walk_too(schedule: Schedule) -> None:
+    bench = Bench(takes=10)
+    failed: list[int] = []
+
+    def once(record: RequestRecord) -> None:
+        if record.index == 5 and record.phase is Phase.MEASURE and not failed:
+            failed.append(record.index)
+            raise RunDirError("cannot write requests.jsonl: Input/output error.")
+
+    fleet = LocalFleet({"t": bench.door}, {"t": bench.bodies}, once, clock=bench.clock)
+    with pytest.raises(RunDirError):
+        await bench.clock.play(fleet.run("t", schedule, phase=Phase.MEASURE))
+    assert bench.door.in_flight == 0
+
+
+async def test_a_cancellation_while_arrivals_are_to_come_ends_those_in_flight() -> None:
+    bench = Bench(takes=10**12)
+    schedule = arrivals(0, 0, 10**15)
+    run = asyncio.ensure_future(bench.fleet.run("t", schedule, phase=Phase.MEASURE, start_ns=0))
+    while bench.door.in_flight < 2:  # noqa: ASYNC110  # the fake door has no event to wait for
+        await asyncio.sleep(0)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert bench.door.in_flight == 0
+    assert [record.outcome for record in bench.records] == [Outcome.CANCELLED] * 2
+
+
+async def test_each_process_signs_its_records_and_its_health() -> None:
+    bench = Bench()
+    fleet = LocalFleet({"t": bench.door}, {"t": bench.bodies}, bench.records.append, clock=bench.clock, worker=3)
+    result = await bench.clock.play(fleet.run("t", closed_loop(2, 1), phase=Phase.MEASURE))
+    assert [record.worker for record in bench.records] == [3, 3]
+    assert [health.worker for health in result.health] == [3]
+
+
 async def test_bodies_are_asked_for_before_their_time() -> None:
     bench = Bench(takes=1)
     seen: list[tuple[int, int]] = []
@@ -237,71 +296,11 @@ def test_a_slot_compares_by_value() -> None:
     assert Slot(1, 2, Phase.EDGE, 3) == Slot(1, 2, Phase.EDGE, 3)
 
 
-# ---------------------------------------------------------------- tries
-
-
-class Busy(FakeDoor):
-    """Says 429 to the first `declines` tries of every slot."""
-
-    def __init__(self, clock: FakeClock, declines: int, retry_after_s: float | None) -> None:
-        super().__init__(clock, lambda slot: 1)
-        self.declines = declines
-        self.retry_after_s = retry_after_s
-
-    async def send(self, prepared, slot, *, sink, attempt=0, **place):  # type: ignore[no-untyped-def,override]
-        kept: list[RequestRecord] = []
-        record = await super().send(prepared, slot, sink=kept.append, attempt=attempt, **place)
-        if attempt < self.declines:
-            record = msgspec.structs.replace(
-                record, outcome=Outcome.HTTP_ERROR, status=429, retry_after_s=self.retry_after_s
-            )
-        sink(record)
-        return record
-
-
-async def tries_of(retries: int, declines: int, retry_after_s: float | None = None) -> tuple[list[RequestRecord], int]:
+async def test_a_fleet_of_one_process_gives_its_timer_back() -> None:
     clock = FakeClock()
-    records: list[RequestRecord] = []
-    fleet = LocalFleet(
-        {"t": Busy(clock, declines, retry_after_s)}, {"t": FakeBodies()}, records.append, clock=clock, retries=retries
-    )
-    await clock.play(fleet.run("t", closed_loop(1, 1), phase=Phase.MEASURE))
-    return records, clock.now
-
-
-async def test_nothing_is_tried_again_unless_asked_for() -> None:
-    records, _ = await tries_of(retries=0, declines=5)
-    assert [record.attempt for record in records] == [0]
-
-
-async def test_each_try_leaves_its_record() -> None:
-    records, now = await tries_of(retries=3, declines=2)
-    assert [(record.attempt, record.outcome) for record in records] == [
-        (0, Outcome.HTTP_ERROR),
-        (1, Outcome.HTTP_ERROR),
-        (2, Outcome.OK),
-    ]
-    assert {record.intended_ns for record in records} == {START}
-    assert now - START == 3 + 1_500_000_000
-
-
-async def test_the_server_says_how_long_to_wait() -> None:
-    records, now = await tries_of(retries=1, declines=9, retry_after_s=7)
-    assert len(records) == 2
-    assert now - START == 2 + 7_000_000_000
-
-
-def test_a_try_that_the_server_may_have_worked_on_is_final() -> None:
-    for outcome in (
-        Outcome.RESET,
-        Outcome.TIMEOUT_FIRST_BYTE,
-        Outcome.TRUNCATED,
-        Outcome.STREAM_ERROR,
-        Outcome.CANCELLED,
-    ):
-        sent = RequestRecord(
-            target="t", phase=Phase.MEASURE, index=0, image_id="i", outcome=outcome, intended_ns=0, sent_ns=1
-        )
-        assert not safe_to_retry(sent)
-    for outcome in (Outcome.REFUSED, Outcome.DNS, Outcome.TIMEOUT_CONNECT):
-        assert safe_to_retry(msgspec.structs.replace(sent, outcome=outcome, sent_ns=None))
+    fleet = LocalFleet({"t": FakeDoor(clock, lambda slot: 0)}, {"t": FakeBodies()}, lambda record: None)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    await fleet.run("t", arrivals(0, 1_000_000), phase=Phase.MEASURE)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
+    await fleet.stop()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

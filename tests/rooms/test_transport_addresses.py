@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from calls import post
+from calls import full_backlog, post
 from peer import OK, answering, peer
 
 from client.transport import LoadClient
@@ -53,16 +56,55 @@ async def test_ipv6(client: LoadClient) -> None:
         assert client.transport.connections_opened == 1
 
 
-async def test_a_name_with_two_families_finds_the_one_that_listens(
-    client: LoadClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def both(host: str, port: int, **kind: Any) -> list[Any]:
-        assert host == "both.test"
-        return [
-            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
-        ]
+Addresses = Callable[[Sequence[tuple[str, int]]], None]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", both)
+
+@pytest.fixture
+async def addresses(monkeypatch: pytest.MonkeyPatch) -> Addresses:
+    """What the resolver says of the name many.test."""
+
+    def resolved_to(found: Sequence[tuple[str, int]]) -> None:
+        async def getaddrinfo(host: str, port: int, **kind: Any) -> list[Any]:
+            assert host == "many.test"
+            families = {True: socket.AF_INET6, False: socket.AF_INET}
+            return [(families[":" in at], socket.SOCK_STREAM, 6, "", (at, number)) for at, number in found]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+
+    return resolved_to
+
+
+def nobodys_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("place", range(3))
+async def test_of_several_addresses_the_one_that_listens_is_found_wherever_it_stands(
+    client: LoadClient, addresses: Addresses, place: int
+) -> None:
     with peer(answering(OK)) as server:
-        assert (await post(client, server.url.replace("127.0.0.1", "both.test"))).content == b"ok"
+        found = [("::1", nobodys_port()), ("127.0.0.1", nobodys_port())]
+        found.insert(place, ("127.0.0.1", server.port))
+        addresses(found)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        response = await post(client, server.url.replace("127.0.0.1", "many.test"))
+        assert response.content == b"ok"
+        assert server.connections == client.transport.connections_opened == 1
+        # Both ends of the one connection: no socket of a try that failed is left.
+        assert len(list(Path("/proc/self/fd").iterdir())) == before + 2
+
+
+async def test_when_no_address_listens_that_is_told(client: LoadClient, addresses: Addresses) -> None:
+    addresses([("::1", nobodys_port()), ("127.0.0.1", nobodys_port())])
+    with pytest.raises(httpx.ConnectError, match=r"many\.test:80: Connection refused"):
+        await post(client, "http://many.test/")
+
+
+async def test_an_address_that_does_not_answer_costs_two_seconds(client: LoadClient, addresses: Addresses) -> None:
+    with full_backlog() as dead, peer(answering(OK)) as server:
+        addresses([("127.0.0.1", dead), ("127.0.0.1", server.port)])
+        started = time.monotonic()
+        assert (await post(client, server.url.replace("127.0.0.1", "many.test"), connect=9)).content == b"ok"
+        assert 1.9 < time.monotonic() - started < 4

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from typing import Any
 
 import httpx
 import pytest
-from calls import post, read
+from calls import full_backlog, post, read
 from peer import CHUNKED, OK, Talk, answering, once, peer
 
 from client.transport import LoadClient
@@ -85,26 +84,13 @@ async def test_write(client: LoadClient) -> None:
 
 
 async def test_connect(client: LoadClient) -> None:
-    """A listener whose backlog is full drops further SYNs."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    address = listener.getsockname()
-    fillers = []
-    for _ in range(4):
-        filler = socket.socket()
-        filler.setblocking(False)
-        filler.connect_ex(address)
-        fillers.append(filler)
-    await asyncio.sleep(0.05)
-    url = f"http://127.0.0.1:{address[1]}/"
-    with pytest.raises(httpx.ConnectTimeout, match=r"within 0\.2 s"):
-        await post(client, url, connect=0.2, total=9)
-    with pytest.raises(httpx.ReadTimeout) as caught:
-        await post(client, url, connect=9, total=0.2)
-    assert caught.value.request.extensions["timed_out"] == "total"
-    for sock in (*fillers, listener):
-        sock.close()
+    with full_backlog() as port:
+        url = f"http://127.0.0.1:{port}/"
+        with pytest.raises(httpx.ConnectTimeout, match=r"within 0\.2 s"):
+            await post(client, url, connect=0.2, total=9)
+        with pytest.raises(httpx.ReadTimeout) as caught:
+            await post(client, url, connect=9, total=0.2)
+        assert caught.value.request.extensions["timed_out"] == "total"
 
 
 async def test_limits_need_no_timer_per_request(client: LoadClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,13 +186,20 @@ async def test_an_error_of_one_worker_comes_out_before_the_aborts_that_it_caused
     async with fleet_of(2, tmp_path, TinyKit(trouble="picture", at=1)) as fleet:
         with pytest.raises(UsageError, match=r"img\.jpg is no picture"):
             await fleet.run("t", closed_loop(10, 2), phase=Phase.MEASURE)
+        assert fleet.in_flight == 0
     assert not written(tmp_path)
 
 
-async def test_a_worker_that_ends_while_it_starts_is_named_and_the_others_are_ended(tmp_path: Path) -> None:
-    fleet = Fleet(2, TinyKit(trouble="exit", marker=tmp_path / "first"), tmp_path)
-    with pytest.raises(MeasurementInvalid, match=r"load worker \d did not start: exit code 3"):
+@pytest.mark.parametrize(
+    ("trouble", "end", "hint"), [("exit", "exit code 3", "stands above"), ("killed", "signal 9", "out-of-memory")]
+)
+async def test_a_worker_that_ends_while_it_starts_is_named_and_the_others_are_ended(
+    trouble: str, end: str, hint: str, tmp_path: Path
+) -> None:
+    fleet = Fleet(2, TinyKit(trouble=trouble, marker=tmp_path / "first"), tmp_path)
+    with pytest.raises(MeasurementInvalid, match=rf"load worker \d did not start: {end}") as caught:
         await fleet.start()
+    assert hint in caught.value.hint
     assert fleet.processes == [None, None]
 
 

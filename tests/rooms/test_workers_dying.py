@@ -27,7 +27,7 @@ from client.errors import MeasurementInvalid
 async def test_a_killed_worker_is_named_and_its_share_marked(tmp_path: Path) -> None:
     schedule = closed_loop(400, 4)
     seen: list[RequestRecord] = []
-    async with fleet_of(2, tmp_path, see=seen.append) as fleet:
+    async with fleet_of(2, tmp_path, see=seen.append, silence_limit_s=120.0) as fleet:
         victim = fleet.processes[1]
         assert victim is not None
         run = asyncio.create_task(fleet.run("t", schedule, phase=Phase.MEASURE, block=0, level=3))
@@ -35,6 +35,7 @@ async def test_a_killed_worker_is_named_and_its_share_marked(tmp_path: Path) -> 
         killed_ns = time.monotonic_ns()
         os.kill(victim, signal.SIGKILL)
         result = await run
+        assert time.monotonic_ns() - killed_ns < 15_000_000_000, "its end is noticed, not its silence"
         after = await fleet.run("t", closed_loop(8, 4, index=400), phase=Phase.MEASURE, block=1)
     records = [record for record in written(tmp_path) if record.block == 0]
     assert keys(records) == all_of(schedule), "every slot has exactly one record"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ from client.workers import Kit
 class TinyKit:
     """Each answer takes `takes_s`; targets are t and u. `trouble`:
 
-    recipe, exit, slow recipe   the kit cannot be made; the process ends while it makes it; making it takes a minute
+    recipe, slow recipe         the kit cannot be made; making it takes a minute
+    exit, killed                the process ends while it makes the kit, by itself or by a signal
     picture, slow pictures      preparing fails, or takes `pictures_s`; with `at`, only where that picture is among those to prepare
     bug, deaf                   the door raises, or blocks its event loop for good, at slot 5
     busy                        the first try of each slot is told to come again at once
@@ -58,6 +60,8 @@ class TinyKit:
             raise UsageError("The certificate file x cannot be used.", "Give a PEM file.")
         if self.trouble == "exit":
             os._exit(3)
+        if self.trouble == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.trouble == "slow recipe":
             os.write(1, f"{os.getpid()}\n".encode())  # one write: its brother writes too
             time.sleep(60)
