@@ -23,6 +23,8 @@ Reader = Callable[[], bool]
 """Reads what is there. True: nothing came of it, neither a callback nor a timer, so that the loop has nothing to do."""
 EVENTS = 512
 """Files that one look at the kernel may report."""
+PIECE_S = 0.0002
+"""Deferred work that began so long ago is enough for one turn: a turn costs a tenth of it."""
 PASSES = 16
 """Turns that deferred work lets other callbacks go first."""
 
@@ -81,10 +83,14 @@ if sys.platform == "linux":
                         self._passed += 1
                         return ready
                     self._passed = 0
-                    try:
-                        work.popleft()()
-                    except Exception as error:
-                        self._tell(error)
+                    enough_s = monotonic() + PIECE_S
+                    while work:
+                        try:
+                            work.popleft()()
+                        except Exception as error:
+                            self._tell(error)
+                        if monotonic() >= enough_s:
+                            break
                     return ready
                 if not idle or wait_s == 0.0:
                     return ready
