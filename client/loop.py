@@ -2,8 +2,12 @@
 
 A token costs one `epoll_wait` and one `recvmsg`. What asyncio puts between the two (a key, a handle, a queue, a context, a turn of the
 loop) costs as much again. A reader registered here skips it, and as long as readers say that nothing came of what they read, the
-selector looks again without a turn of the loop. Everything else is as asyncio has it, and on another loop the same connection works
-through `add_reader`.
+selector looks again without a turn of the loop.
+
+What a reader finds may be work: an answer to parse, a request to send after it. `defer` puts it off until all files have been read, and
+then a little of it is done in each turn. So a token waits for little work, and a request that is due for little work and
+what came of it, not for all that came in with them. Everything else is as asyncio has it, and on another loop the same connection works
+through `add_reader` and `call_soon`.
 """
 
 from __future__ import annotations
@@ -23,8 +27,10 @@ Reader = Callable[[], bool]
 """Reads what is there. True: nothing came of it, neither a callback nor a timer, so that the loop has nothing to do."""
 EVENTS = 512
 """Files that one look at the kernel may report."""
+PIECES = 3
 PIECE_S = 0.0002
-"""Deferred work that began so long ago is enough for one turn: a turn costs a tenth of it."""
+"""So many pieces of deferred work, or work that began so long ago, are enough for one turn. A turn costs as much as a short piece; what comes
+of a piece, a request sent say, costs more than it."""
 PASSES = 16
 """Turns that deferred work lets other callbacks go first."""
 
@@ -52,7 +58,7 @@ if sys.platform == "linux":
             super().close()
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            """As EpollSelector has it: rounded up to the millisecond, so that a timer is never early. Then one piece of work."""
+            """As EpollSelector has it: rounded up to the millisecond, so that a timer is never early. Then some work."""
             poll, readers, work = self._epoll.poll, self.readers, self.work
             wait_s = -1.0 if timeout is None else 0.0 if timeout <= 0 else math.ceil(timeout * 1e3) * 1e-3
             if work:
@@ -84,7 +90,7 @@ if sys.platform == "linux":
                         return ready
                     self._passed = 0
                     enough_s = monotonic() + PIECE_S
-                    while work:
+                    for _ in range(min(PIECES, len(work))):
                         try:
                             work.popleft()()
                         except Exception as error:
@@ -126,7 +132,7 @@ if sys.platform == "linux":
             self._direct.readers[fd] = reader
 
         def defer(self, work: Callable[[], object]) -> None:
-            """Call it when all files that have something to read have been read, one such call a turn. Called by direct readers only."""
+            """Call it when all files that have something to read have been read, a little in each turn. Called by direct readers only."""
             if self._direct.alone:
                 work()
             else:

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from client.loop import LoadLoop, add_direct_reader, deferring, run_loaded
+from client.loop import PIECE_S, LoadLoop, add_direct_reader, deferring, run_loaded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll")
 
@@ -207,7 +207,7 @@ class Inlet:
             peer.close()
 
 
-def test_work_waits_until_every_file_has_been_read_and_is_done_one_piece_a_turn() -> None:
+def test_work_waits_until_every_file_has_been_read_and_is_done_little_by_little() -> None:
     seen: list[str] = []
 
     async def main() -> None:
@@ -215,6 +215,7 @@ def test_work_waits_until_every_file_has_been_read_and_is_done_one_piece_a_turn(
 
         def work(number: int) -> None:
             assert inlet.read == 5
+            time.sleep(2 * PIECE_S)  # enough for one turn
             seen.append(f"work {number}")
             loop.call_soon(seen.append, f"what came of {number}")
 
@@ -225,6 +226,24 @@ def test_work_waits_until_every_file_has_been_read_and_is_done_one_piece_a_turn(
     run_loaded(main())
     assert [line for line in seen if line.startswith("work")] == [f"work {number}" for number in range(5)]
     assert seen[1::2] == [f"what came of {number}" for number in range(5)]
+
+
+def test_short_work_shares_a_turn() -> None:
+    seen: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def work(number: int) -> None:
+            seen.append("work")
+            loop.call_soon(seen.append, "came of it")
+
+        inlet = Inlet(loop, 200, work)
+        await inlet.until(lambda: len(seen) == 400)
+        inlet.close()
+
+    run_loaded(main())
+    assert "".join(word[0] for word in seen).count("ww") > 50
 
 
 def test_a_timer_that_is_due_and_what_comes_of_it_do_not_wait_for_all_work() -> None:
