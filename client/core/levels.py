@@ -141,7 +141,8 @@ class _Step:
 
 def knee(found: tuple[Level, ...], target: str) -> Level | None:
     """The last level up to which throughput still grew by KNEE_GAIN for each step; None when it grew to the end or was not measured."""
-    rates = [(level, level.metrics[target]["requests_per_s"].value) for level in found if target in level.metrics]
+    rising = sorted(found, key=lambda level: level.value)
+    rates = [(level, level.metrics[target]["requests_per_s"].value) for level in rising if target in level.metrics]
     for (level, rate), (_, after) in pairwise(rates):
         if rate is not None and after is not None and after < rate * (1 + KNEE_GAIN):
             return level
