@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
+from client.core.block_noise import energy_floor
 from client.core.conditions import parse
 from client.core.counters import Difference, answered, difference
 from client.core.estimates import NOT_MEASURED, arm_metrics, error_rate, single_request
@@ -33,7 +34,7 @@ from client.core.levels import knee, levels, over_levels, told_of_levels
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
 from client.core.parts import Measured
-from client.core.plain_effects import plain_effects
+from client.core.plain_effects import plain_effects, plain_p
 from client.core.plan import Design, RunPlan, Target
 from client.core.recommend import missing_facts, recommend
 from client.core.records import Phase
@@ -46,7 +47,7 @@ from client.core.stats import order_interval
 from client.core.steady import LEAST, Course, Settling, settling
 from client.core.table import NEVER
 from client.core.thresholds import judge
-from client.core.verdict import effects, spoils
+from client.core.verdict import family, judged_metrics, ratio_of, secondary_p, spoils, told_effects
 from client.core.warmup import Steady, before, first_level, stays_of, steady_state, warm_arms
 
 
@@ -61,7 +62,7 @@ def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  #
     gates = fired(seen, GENERATOR_LOOKS + LOOKS + SERIES_LOOKS + SERVER_LOOKS) + measured.gates
     targets = {t.name: target_findings(t, seen, steady, measured) for t in plan.targets}
     comparisons = tuple(compare(both, targets, gates, evidence, measured) for both in steady.sides)
-    steps = levels(evidence, gates, counters)
+    steps = levels(evidence, gates, counters, {pair.candidate: pair.effects for pair in comparisons})
     return _composed(evidence, targets, comparisons, gates + told_of_levels(steps), steps)
 
 
@@ -208,13 +209,20 @@ def compare(
     candidate, baseline = both.parts[0].target, both.parts[1].target
     a, b = targets[baseline], targets[candidate]
     mine = about(gates, baseline, candidate)
-    found: dict[str, Effect] = effects(both, a.metrics, b.metrics, mine, plan)
-    found |= plain_effects(a, b, plan.min_effect, found.get("requests_per_s"), mine)
+    judged = judged_metrics(both, a.metrics, b.metrics, plan)
+    kin = family(secondary_p(judged, plan) | plain_p(a, b, plan.confidence, ratio_of(judged.get("requests_per_s"))))
+    found: dict[str, Effect] = told_effects(judged, kin, both, a.metrics, b.metrics, mine, plan)
+    blocks = [measured.energy_blocks.get(name, ()) for name in (baseline, candidate)]
+    joules, watts = (energy_floor(blocks[0], blocks[1], per) for per in ("requests", "seconds"))
+    floors = {"joules_per_request": joules, "kj_per_1000_images": joules, "mean_power_w": watts}
+    throughput, alpha = found.get("requests_per_s"), 1 - plan.confidence
+    found |= plain_effects(a, b, plan.min_effect, throughput, mine, kin.adjusted, alpha, floors)
     return Comparison(
         baseline=baseline,
         candidate=candidate,
         design=str(plan.design),
         effects=found,
+        corrected_among=len(kin.adjusted),
         parity=measured.parity.get(candidate, Parity(margin=plan.iou_margin)),
         memory_story=measured.memory_story.get(candidate, ()),
         notes=_design_notes(both, evidence),

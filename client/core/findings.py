@@ -206,9 +206,14 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
     noise_floor: float | None = None
     """Half-width of same-against-same in this run, as a ratio minus 1; None when it could not be made."""
+    noise_note: str | None = None
+    """Why `noise_floor` is None where the metric is a sample."""
     needs_requests: int | None = None
     """Inconclusive only: requests for each arm that would probably settle it."""
     primary: bool = False
+    """Named before the run, at its first load. Everything else is secondary."""
+    adjusted_p: float | None = None
+    """Secondary metrics that are samples: p-value of 'no effect' after Holm's correction among all of them."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,6 +221,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     candidate: str
     design: str
     effects: dict[str, Effect] = {}
+    corrected_among: int = 0
+    """How many secondary metrics are samples: Holm's correction is over them."""
     parity: Parity = Parity()
     memory_story: tuple[str, ...] = ()
     """Sentences made from the numbers: why the total did not fall, and where the saved memory went."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import msgspec
@@ -16,10 +17,11 @@ from client.core.gates import LOAD_LOOKS, OF_A_LOAD, Seen, about, fired
 from client.core.generator_gates import GENERATOR_LOOKS
 from client.core.metrics import Arm, arm
 from client.core.names import NAMES
-from client.core.pairing import sides
-from client.core.plan import LoadProfile
+from client.core.pairing import Sides, sides
+from client.core.plan import LoadProfile, RunPlan
 from client.core.recommend import UNKNOWN, side_of
-from client.core.verdict import effects
+from client.core.stats import holm
+from client.core.verdict import Family, Judged, judged_metrics, secondary_p, told_effects
 from client.core.warmup import first_level, steady_state, warm_arms
 
 KNEE_GAIN = 0.10
@@ -27,16 +29,30 @@ KNEE_GAIN = 0.10
 
 
 def levels(
-    evidence: Evidence, gates: tuple[Gate, ...] = (), counters: Mapping[str, Difference] | None = None
-) -> tuple[Level, ...]:
-    """Empty when nothing was swept. A level that was not reached (an interrupted run) has no metrics. `gates`: those of the first level."""
+    evidence: Evidence, gates: tuple[Gate, ...] = (), counters: Mapping[str, Difference] | None = None, first: Mapping[str, Mapping[str, Effect]] | None = None
+) -> tuple[Level, ...]:  # fmt: skip
+    """Empty when nothing was swept. A level that was not reached (an interrupted run) has no metrics. `gates` and `first` (candidate ->
+    effects): those of the first level, whose primary metric decides.
+
+    At the other levels nothing is primary: their words of that metric are corrected among these levels (Holm), all others among the secondary metrics
+    of all these levels.
+    """
     plan = evidence.plan
     if plan.load.sweep is None:
         return ()
-    return tuple(
+    steps = [
         _level(evidence, number, load, value, gates, dict(counters or {}))
         for number, (load, value) in enumerate(zip(levels_of(plan.load), plan.load.sweep.values, strict=True))
-    )
+    ]
+    decides = first_level(evidence)
+    others = [step for step in steps if step.level.number != decides]
+    found = []
+    for step in steps:
+        own = step.level.number == decides
+        effects = {name: dict((first or {}).get(name, {})) if own else step.told(name, others) for name in step.pairs}
+        compared = {short: e for short, e in effects.items() if e}
+        found.append(msgspec.structs.replace(step.level, effects=compared))
+    return tuple(found)
 
 
 def of_one_load(gate: Gate) -> bool:
@@ -58,7 +74,7 @@ def told_of_levels(found: tuple[Level, ...]) -> tuple[Gate, ...]:
 
 def _level(
     evidence: Evidence, number: int, load: LoadProfile, value: float, gates: tuple[Gate, ...], counters: dict[str, Difference]
-) -> Level:  # fmt: skip
+) -> _Step:  # fmt: skip
     plan = msgspec.structs.replace(evidence.plan, load=load)
     arms: dict[str, Arm] = {
         target.name: arm(evidence.records, target.name, plan.timeouts, level=number) for target in plan.targets
@@ -83,19 +99,50 @@ def _level(
     )
     own = fired(here, GENERATOR_LOOKS + LOAD_LOOKS)
     gates = tuple(gate for gate in gates if not of_one_load(gate)) + own
-    compared = {
-        name: effects(both, metrics[baseline], metrics[name], about(gates, baseline, name), plan)
-        for name, both in zip(others, steady.sides, strict=True)
-    }
+    compared = dict(zip(others, steady.sides, strict=True))
     sweep = evidence.plan.load.sweep
     knob = sweep.knob if sweep is not None else "concurrency"
     label = f"{value:g} in flight" if knob == "concurrency" else f"{value:g} requests/s"
-    return Level(number=number, knob=knob, value=value, label=label, metrics=metrics, effects=compared, gates=own)
+    level = Level(number=number, knob=knob, value=value, label=label, metrics=metrics, gates=own)
+    judged = {name: judged_metrics(both, metrics[baseline], metrics[name], plan) for name, both in compared.items()}
+    return _Step(level, plan, compared, judged, gates)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A level before its words."""
+
+    level: Level
+    plan: RunPlan
+    pairs: dict[str, Sides]
+    judged: dict[str, dict[str, Judged | None]]
+    gates: tuple[Gate, ...]
+
+    def told(self, name: str, others: list[_Step]) -> dict[str, Effect]:
+        """`others`: all levels but the one that decides, this one among them."""
+        baseline = self.pairs[name].parts[1].target
+        a, b = (self.level.metrics[arm] for arm in (baseline, name))
+        kin, mine = self._family(name, others), about(self.gates, baseline, name)
+        return told_effects(self.judged[name], kin, self.pairs[name], a, b, mine, self.plan, first=False)
+
+    def _family(self, name: str, others: list[_Step]) -> Family:
+        main: dict[tuple[int, str], float] = {}
+        rest: dict[tuple[int, str], float] = {}
+        for step in others:
+            judged, number = step.judged.get(name, {}), step.level.number
+            rest |= {(number, short): p for short, p in secondary_p(judged, self.plan).items()}
+            deciding = judged.get(self.plan.primary)
+            if deciding is not None and deciding.p is not None:
+                main[number, self.plan.primary] = deciding.p
+        adjusted = {**holm(rest), **holm(main)}
+        mine = {short: p for (number, short), p in adjusted.items() if number == self.level.number}
+        return Family(mine, f"{len(rest)} secondary metrics of {len(main)} loads", f"{len(main)} loads")
 
 
 def knee(found: tuple[Level, ...], target: str) -> Level | None:
     """The last level up to which throughput still grew by KNEE_GAIN for each step; None when it grew to the end or was not measured."""
-    rates = [(level, level.metrics[target]["requests_per_s"].value) for level in found if target in level.metrics]
+    rising = sorted(found, key=lambda level: level.value)
+    rates = [(level, level.metrics[target]["requests_per_s"].value) for level in rising if target in level.metrics]
     for (level, rate), (_, after) in pairwise(rates):
         if rate is not None and after is not None and after < rate * (1 + KNEE_GAIN):
             return level

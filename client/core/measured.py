@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from client.core.answers import Answer, decide_frame
+from client.core.block_noise import EnergyBlock
 from client.core.estimate import GIB
 from client.core.evidence import Evidence
 from client.core.facts import TargetFacts, read_cache_config, read_log
@@ -21,7 +22,7 @@ from client.core.parts import Measured
 from client.core.plan import Design
 from client.core.quality import parity, target_quality
 from client.core.records import Outcome, Phase
-from client.core.resources import energy, energy_gate
+from client.core.resources import energy, energy_blocks, energy_gate
 from client.core.story import story
 from client.core.table import NEVER, Ints
 from client.core.tokens import token_agreement
@@ -49,7 +50,8 @@ def measured_in(evidence: Evidence) -> Measured:
     told = {name: _memory(evidence, name, gpus[name]) for name in names}
     quality, pairs = _quality(evidence, names)
     steady = steady_of(evidence)
-    energies = {name: _energy(evidence, name, steady) for name in names}
+    spent = {name: _energy(evidence, name, steady) for name in names}
+    energies = {name: found for name, (found, _) in spent.items()}
     return Measured(
         quality=quality,
         parity=pairs,
@@ -66,6 +68,7 @@ def measured_in(evidence: Evidence) -> Measured:
             for name in names[1:]
         },
         energy=energies,
+        energy_blocks={name: blocks for name, (_, blocks) in spent.items()},
         image_tokens={name: tokens for name in names if (tokens := _prompt_tokens(evidence, name)) is not None},
         gates=_gpu_gates(evidence, gpus, energies),
         gpu={name: _arm(summary, _strangers(evidence, name)) for name, summary in gpus.items() if summary.why is None},
@@ -286,7 +289,7 @@ def _gpu_name(evidence: Evidence, name: str) -> str | None:
 # ---------------------------------------------------------------- energy and the state of the GPU
 
 
-def _energy(evidence: Evidence, name: str, steady: Steady) -> dict[str, Estimate]:
+def _energy(evidence: Evidence, name: str, steady: Steady) -> tuple[dict[str, Estimate], tuple[EnergyBlock, ...]]:
     """Of the level that carries the verdict, a sweep's other levels are another load; without what belongs to the warm-up."""
     gpu = by_target(evidence.gpu, name)
     measured = [w for w in evidence.windows if w.target == name and w.phase is Phase.MEASURE]
@@ -295,12 +298,14 @@ def _energy(evidence: Evidence, name: str, steady: Steady) -> dict[str, Estimate
     if steady.left_out[name]:
         windows = steady_windows(windows, steady, name, gpu.samples)
     if gpu.why is not None or not windows:
-        return {}
+        return {}, ()
     done = evidence.records["done_ns"]
     # Edge requests ran inside the window as well and cost their share of its energy.
     ok = np.concatenate([evidence.records.where(name, phase, Outcome.OK) for phase in (Phase.MEASURE, Phase.EDGE)])
     by_window = [int(((done[ok] >= w.start_ns) & (done[ok] <= w.end_ns)).sum()) for w in windows]
-    return energy(name, gpu, windows, sum(by_window), ok_by_window=by_window, confidence=evidence.plan.confidence)
+    confidence = evidence.plan.confidence
+    found = energy(name, gpu, windows, sum(by_window), ok_by_window=by_window, confidence=confidence)
+    return found, energy_blocks(name, gpu, windows, by_window)
 
 
 def _gpu_gates(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from client.core.block_noise import EnergyBlock
 from client.core.findings import Estimate, Gate, Kernel, Memory, Parity, Quality
 from client.core.gates import GpuArm
 
@@ -17,6 +18,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     kernel: dict[str, Kernel] = {}
     memory_story: dict[str, tuple[str, ...]] = {}
     energy: dict[str, dict[str, Estimate]] = {}
+    energy_blocks: dict[str, tuple[EnergyBlock, ...]] = {}
     image_tokens: dict[str, float] = {}
     gpu: dict[str, GpuArm] = {}
     gpu_missing: dict[str, str] = {}

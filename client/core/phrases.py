@@ -54,8 +54,10 @@ class Told:
     drift: float = 0.0
     """Inside each side of the interval, as a log: what the baseline drifted between its two runs."""
     alone: Word | None = None
-    """Inconclusive only through Holm's correction: the word that it would have without it, `among` so many secondary metrics."""
-    among: int = 0
+    """Inconclusive only through Holm's correction: the word that it would have without it, `among` so many others."""
+    among: str = ""
+    other_load: bool = False
+    """The primary metric, at another load than the one that decides."""
 
     @property
     def interval(self) -> str:
@@ -66,7 +68,7 @@ class Told:
 
 
 def effect_sentence(word: Word, told: Told) -> str:
-    role = "" if told.primary else " (secondary)"
+    role = "" if told.primary else " (another load)" if told.other_load else " (secondary)"
     if word is Word.NOT_MEASURED:
         return f"{told.name.words}{role}: not measured ({told.a.note or told.b.note or 'no numbers'})."
     head = f"{told.name.words}{role}: {told.who[0]} {number(told.a)}, {told.who[1]} {number(told.b)}"
@@ -104,7 +106,7 @@ def _no_difference(told: Told) -> str:
 
 def _inconclusive(told: Told) -> str:
     if told.alone is not None:
-        lost = f"among {told.among} secondary metrics it does not survive Holm's correction"
+        lost = f"among {told.among} it does not survive Holm's correction"
         return f"inconclusive: {told.interval} would be {told.alone} on its own, but {lost}"
     if told.needs:
         more = f"; about {told.needs:,} requests per arm would probably settle it"

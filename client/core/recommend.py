@@ -114,10 +114,13 @@ def recommend(
 
 
 def _listed(sides: dict[str, str], side: str) -> str:
-    """Names of one side; a tail only where the median of the same metric is not among them already."""
+    """Names of one side; a tail only where the median of the same metric is not among them already. `sides` begins with the primary
+    metric and with accuracy, which has a margin of its own: all others are told to be secondary."""
     names = [name for name, found in sides.items() if found == side]
     shown = [name for name in names if not _is_tail(name) or f"{name.rpartition('_')[0]}_p50" not in names]
-    return ", ".join(NAMES[name].words for name in shown)
+    decide = [NAMES[name].words for name in shown if name in list(sides)[:2]]
+    others = [NAMES[name].words for name in shown if name not in list(sides)[:2]]
+    return ", ".join(decide + ([f"{', '.join(others)} (secondary)"] if others else []))
 
 
 def _is_tail(name: str) -> bool:
@@ -125,7 +128,7 @@ def _is_tail(name: str) -> bool:
 
 
 def _sentence(rule: Rule, new: str, old: str, sides: dict[str, str], open_: str) -> str:
-    gains, losses = _listed(sides, BETTER), _listed(sides, WORSE)
+    gains, losses = (_listed(sides, side) for side in (BETTER, WORSE))
     if rule.action is Action.USE:
         rest = (
             f"; worse is only {losses}, which that latency contains already"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from client.core.block_noise import EnergyBlock
 from client.core.evidence import GpuEvidence
 from client.core.findings import Estimate, Gate, Severity
 from client.core.gpu import GpuSummary as GpuSummary
@@ -131,6 +132,24 @@ def energy(
     }
     found["kj_per_1000_images"] = msgspec.structs.replace(found["joules_per_request"], unit="kJ")
     return found
+
+
+def energy_blocks(
+    target: str, gpu: GpuEvidence, windows: Iterable[PhaseWindow], ok_by_window: Sequence[int]
+) -> tuple[EnergyBlock, ...]:
+    """The same windows one by one, by the counter or else by the integral; none where one of them has neither."""
+    measured = windows_of(windows, target, Phase.MEASURE)
+    counter = [counter_energy(w) for w in measured]
+    known = all(p.joules is not None for p in counter)
+    parts = counter if known or gpu.why else _integrals(measured, _near(gpu.samples, measured))
+    if _too_short(measured) or any(p.joules is None for p in parts) or len(ok_by_window) != len(measured):
+        return ()
+    return tuple(
+        EnergyBlock(
+            number=w.block, start_ns=w.start_ns, joules=p.joules or 0.0, requests=n, seconds=(w.end_ns - w.start_ns) / S
+        )
+        for w, p, n in zip(measured, parts, ok_by_window, strict=True)
+    )
 
 
 def _near(samples: Iterable[GpuSample], windows: Sequence[PhaseWindow]) -> list[GpuSample]:

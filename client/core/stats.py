@@ -10,12 +10,15 @@ Serfling 1980, ch. 8 (influence values of a weighted mean of order statistics); 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+K = TypeVar("K", str, tuple[int, str])
 Floats = npt.NDArray[np.float64]
 DEPENDENT = 1.645
 """Standard errors (one-sided 5 %) from which autocorrelation is taken to be real."""
@@ -263,9 +266,9 @@ def fisher_p(a_hits: int, a_n: int, b_hits: int, b_n: int) -> float:
     return float(min(1.0, weights[weights <= observed * (1 + 1e-9)].sum() / weights.sum()))
 
 
-def holm(p_values: dict[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     """Adjusted p-values that keep the family-wise error rate (Holm 1979)."""
-    adjusted: dict[str, float] = {}
+    adjusted: dict[K, float] = {}
     worst = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda key: (p_values[key], key))):
         worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[name]))

@@ -16,6 +16,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from client.core.bootstrap import Contrast, z_of
 from client.core.findings import Effect, Estimate, Gate, Severity, Word
 from client.core.names import COMPARED, NAMES, STATISTICS, Better, Name
@@ -30,6 +32,7 @@ WIDE = 3
 ENOUGH_POWER = 2.04
 """(1 + 0.84 / 1.96)²: how many times n must grow so that 80 % of runs settle it, not half of them."""
 MOST_REQUESTS = 1_000_000
+NO_FLOOR = "no noise floor: an arm has fewer than two blocks that can be set against one another"
 DIRECTIONS = (Word.FASTER, Word.SLOWER, Word.HIGHER, Word.LOWER)
 
 
@@ -94,7 +97,15 @@ def requests_needed(log: Interval, min_effect: float, n: int, drift: float = 0.0
 def effects(
     both: Sides, baseline: Mapping[str, Estimate], candidate: Mapping[str, Estimate], gates: tuple[Gate, ...], plan: RunPlan
 ) -> dict[str, Effect]:  # fmt: skip
-    """Short name -> Effect, the primary first. Secondary metrics keep a direction only if Holm's correction lets them."""
+    """Short name -> Effect, the primary first, with no other metrics beside these."""
+    judged = judged_metrics(both, baseline, candidate, plan)
+    return told_effects(judged, family(secondary_p(judged, plan)), both, baseline, candidate, gates, plan)
+
+
+def judged_metrics(
+    both: Sides, baseline: Mapping[str, Estimate], candidate: Mapping[str, Estimate], plan: RunPlan
+) -> dict[str, Judged | None]:
+    """The primary first; None where an arm has no number."""
     wanted = [
         plan.primary,
         *(short for short in COMPARED if short != plan.primary and not _told_elsewhere(short, plan)),
@@ -105,15 +116,44 @@ def effects(
         if a is not None and b is not None:
             known = a.value is not None and b.value is not None and short != "error_rate"
             judged[short] = judge(both, short, plan) if known else None
-    adjusted = holm(
-        {short: j.p for short, j in judged.items() if j is not None and j.p is not None and short != plan.primary}
-    )
+    return judged
+
+
+def secondary_p(judged: Mapping[str, Judged | None], plan: RunPlan) -> dict[str, float]:
+    return {s: j.p for s, j in judged.items() if j is not None and j.p is not None and s != plan.primary}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Holm-adjusted p-values by short name, `among` what: '17 secondary metrics'."""
+
+    adjusted: Mapping[str, float]
+    among: str
+    loads: str = ""
+    """Among how many loads the primary metric is, where it does not decide."""
+
+    def lost(self, short: str, confidence: float) -> bool:
+        adjusted = self.adjusted.get(short)
+        return adjusted is not None and adjusted > 1 - confidence
+
+
+def family(p_values: dict[str, float]) -> Family:
+    return Family(holm(p_values), f"{len(p_values)} secondary metrics")
+
+
+def told_effects(
+    judged: Mapping[str, Judged | None], kin: Family, both: Sides, baseline: Mapping[str, Estimate], candidate: Mapping[str, Estimate],
+    gates: tuple[Gate, ...], plan: RunPlan, *, first: bool = True
+) -> dict[str, Effect]:  # fmt: skip
+    """Secondary metrics, and at loads but the `first` the primary too, keep a direction only if Holm's correction lets them."""
     found = {}
     for short, case in judged.items():
         arms = baseline[NAMES[short].key], candidate[NAMES[short].key]
-        word, needs, alone = _word(case, adjusted.get(short), plan, both, arms)
-        told = replace(_told(short, both, plan), alone=alone, among=len(adjusted))
-        effect = _effect(case, word, needs, arms, told)
+        word, needs, alone = _word(case, kin.lost(short, plan.confidence), plan, both, arms)
+        told = replace(_told(short, both, plan), alone=alone, among=kin.among)
+        if not first and told.primary:
+            told = replace(told, primary=False, other_load=True, among=kin.loads)
+        effect = msgspec.structs.replace(_effect(case, word, needs, arms, told), adjusted_p=kin.adjusted.get(short))
         spoiled = next((gate for gate in gates if spoils(gate, short)), None)
         found[short] = effect if spoiled is None else _spoiled(effect, spoiled)
     return found
@@ -150,7 +190,7 @@ def apart(a: Estimate, b: Estimate) -> float | None:
 
 
 def _word(
-    judged: Judged | None, adjusted: float | None, plan: RunPlan, both: Sides, arms: tuple[Estimate, Estimate]
+    judged: Judged | None, lost: bool, plan: RunPlan, both: Sides, arms: tuple[Estimate, Estimate]
 ) -> tuple[Word, int | None, Word | None]:
     """The word; for an inconclusive one the requests for each arm that would probably settle it, or the word that only Holm's correction took."""
     if judged is None:
@@ -163,20 +203,27 @@ def _word(
     few = judged.found.n < least_n(0.5, plan.confidence)
     if few:
         word = Word.INCONCLUSIVE
-    if adjusted is not None and adjusted > 1 - plan.confidence and word in DIRECTIONS:
+    if lost and word in DIRECTIONS:
         return Word.INCONCLUSIVE, None, word
     if word is not Word.INCONCLUSIVE:
         return word, None, None
     return word, requests_needed(log, plan.min_effect, both.requests_per_arm, judged.drift), None
 
 
+def ratio_of(judged: Judged | None) -> Estimate:
+    """candidate / baseline with its interval; a note where it is not bounded."""
+    if judged is None or judged.found.log is None:
+        return Estimate(note="not measured")
+    log = judged.found.log
+    return Estimate(value=math.exp(log.value), low=math.exp(log.low), high=math.exp(log.high), n=judged.found.n)
+
+
 def _effect(
     judged: Judged | None, word: Word, needs: int | None, arms: tuple[Estimate, Estimate], told: Told
 ) -> Effect:
-    ratio = difference = Estimate(note="not measured")
+    ratio, difference = ratio_of(judged), Estimate(note="not measured")
     if judged is not None and judged.found.log is not None:
-        log, plain, n = judged.found.log, judged.found.difference, judged.found.n
-        ratio = Estimate(value=math.exp(log.value), low=math.exp(log.low), high=math.exp(log.high), n=n)
+        plain, n = judged.found.difference, judged.found.n
         if plain is not None:
             difference = Estimate(value=plain.value, low=plain.low, high=plain.high, n=n, unit=told.name.unit)
     floor = judged.floor if judged is not None else None
@@ -187,12 +234,11 @@ def _effect(
         ratio = Estimate(
             low=end if far > 0 else None, high=end if far < 0 else None, note="not bounded on its far side"
         )
-    whole = Told(
-        told.name, told.who, *arms, ratio, floor, needs, told.min_effect, told.primary, drift, told.alone, told.among
-    )
+    whole = replace(told, a=arms[0], b=arms[1], ratio=ratio, floor=floor, needs=needs, drift=drift)
+    unknown = floor is None and ratio.value is not None
     return Effect(
         metric=told.name.short, baseline=arms[0], candidate=arms[1], ratio=ratio, difference=difference, word=word,
-        sentence=effect_sentence(word, whole), noise_floor=floor, needs_requests=needs, primary=told.primary,
+        sentence=effect_sentence(word, whole), noise_floor=floor, noise_note=NO_FLOOR if unknown else None, needs_requests=needs, primary=told.primary,
     )  # fmt: skip
 
 
@@ -202,5 +248,5 @@ def _spoiled(effect: Effect, gate: Gate) -> Effect:
     return Effect(
         metric=effect.metric, baseline=effect.baseline, candidate=effect.candidate, ratio=effect.ratio, difference=effect.difference,
         word=Word.INVALID, sentence=f"{NAMES[effect.metric].words}: INVALID ({why.rstrip('.')}).", noise_floor=effect.noise_floor,
-        primary=effect.primary,
+        noise_note=effect.noise_note, primary=effect.primary, adjusted_p=effect.adjusted_p,
     )  # fmt: skip

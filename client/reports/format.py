@@ -6,6 +6,8 @@ from client.core.findings import Effect, Estimate, Word
 from client.core.phrases import at_least
 
 MINUS = "−"
+SECONDARY = "°"
+"""Behind the word of whatever was not named before the run; a footnote says what it means."""
 NOT_MEASURED = "not measured"
 
 
@@ -58,8 +60,10 @@ def change(effect: Effect | None) -> str:
     """The word first; a percentage never stands without its interval."""
     if effect is None or effect.word is Word.NOT_MEASURED:
         return NOT_MEASURED
-    word = str(effect.word)
-    if effect.word is Word.INVALID or effect.ratio.value is None:
+    if effect.word is Word.INVALID:
+        return str(effect.word)
+    word = str(effect.word) + ("" if effect.primary else SECONDARY)
+    if effect.ratio.value is None:
         return word
     return f"{word} {percent_interval(effect.ratio)}"
 

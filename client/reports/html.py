@@ -17,7 +17,17 @@ from client.reports.charts import Chart, charts
 from client.reports.charts.look import ON_PAGE, config
 from client.reports.format import estimate
 from client.reports.page import DRAW, bullets, data_block, figure, page, safe, spec_blocks, table
-from client.reports.tables import headers, kernel_lines, level_rows, main_rows, memory_rows, unsupported
+from client.reports.tables import (
+    floorless,
+    headers,
+    kernel_lines,
+    level_rows,
+    levels_note,
+    main_rows,
+    memory_rows,
+    secondary_note,
+    unsupported,
+)
 from client.reports.terminal import spoiled
 
 REASONS = 4
@@ -117,8 +127,8 @@ def _results(findings: Findings) -> str:
     note = f"Brackets hold {findings.confidence:.0%} intervals."
     if findings.comparisons:
         note += f" Decided by the {safe(NAMES[findings.primary].words)}, named before the run; the smallest effect worth having is {share(findings.min_effect)}."
-    if lacking := unsupported(findings):
-        note += f" {safe(lacking)}."
+    for more in (secondary_note(findings), floorless(findings), unsupported(findings)):
+        note += f" {safe(more)}." if more else ""
     return f'<section id="results">\n{found}\n<p class="note">{note}</p>\n</section>'
 
 
@@ -187,7 +197,9 @@ def _levels(findings: Findings) -> str:
         return ""
     head, rows = level_rows(findings)
     found = table(head, rows, label="Load by load", numbers=range(2, len(head)))
-    return f'<section id="levels">\n<h2>Load by load</h2>\n{found}\n</section>'
+    note = levels_note(findings)
+    told = f'\n<p class="note">{safe(note)}.</p>' if note else ""
+    return f'<section id="levels">\n<h2>Load by load</h2>\n{found}{told}\n</section>'
 
 
 def _charts(drawn: Sequence[Chart], panels: dict[str, tuple[dict[str, object], ...]]) -> str:

@@ -11,7 +11,17 @@ from client.core.findings import Findings, Severity
 from client.core.phrases import share
 from client.reports.accuracy import accuracy_notes, accuracy_rows
 from client.reports.format import estimate
-from client.reports.tables import headers, kernel_lines, level_rows, main_rows, memory_rows, unsupported
+from client.reports.tables import (
+    floorless,
+    headers,
+    kernel_lines,
+    level_rows,
+    levels_note,
+    main_rows,
+    memory_rows,
+    secondary_note,
+    unsupported,
+)
 from client.reports.terminal import spoiled
 
 
@@ -84,8 +94,8 @@ def _table(findings: Findings) -> str:
     )
     note = f"Brackets hold {findings.confidence:.0%} intervals. Primary metric, named before the run: `{findings.primary}`. "
     note += f"Smallest effect worth having: {share(findings.min_effect)}."
-    if lacking := unsupported(findings):
-        note += f" {lacking}."
+    for more in (secondary_note(findings), floorless(findings), unsupported(findings)):
+        note += f" {more}." if more else ""
     return f"{title}\n\n{table}\n\n{note}"
 
 
@@ -101,7 +111,8 @@ def _levels(findings: Findings) -> str:
         for name, at in findings.knees.items()
     )
     table = tabulate(rows, headers=head, tablefmt="pipe", disable_numparse=True, colalign=align)
-    return f"## Load by load\n\n{table}\n\nKnee: {knees}."
+    note = levels_note(findings)
+    return f"## Load by load\n\n{table}\n\n{f'{note}. ' if note else ''}Knee: {knees}."
 
 
 def _not_measured(findings: Findings) -> str:

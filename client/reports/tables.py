@@ -7,7 +7,8 @@ from collections.abc import Callable
 from math import floor
 
 from client.core.findings import Comparison, Findings, Memory, Parity, TargetFindings, Word
-from client.reports.format import NOT_MEASURED, change, estimate, exact_change, gib, percent
+from client.core.names import NAMES
+from client.reports.format import NOT_MEASURED, SECONDARY, change, estimate, exact_change, gib, percent
 
 _WORTH = re.compile(r"are worth (\d+) independent")
 
@@ -195,6 +196,32 @@ def _error_row(findings: Findings) -> Row:
         kinds = ", ".join(f"{count} {name}" for name, count in sorted(target.errors.items()))
         cells.append(f"{failed} of {target.requests_sent - ours}" + (f" ({kinds})" if kinds else ""))
     return ["Failed requests", *cells, *("" for _ in findings.comparisons)]
+
+
+def secondary_note(findings: Findings) -> str:
+    """What the mark behind a word means; '' where no word has it."""
+    among = max((pair.corrected_among for pair in findings.comparisons), default=0)
+    if not among:
+        return ""
+    return f"{SECONDARY} secondary: a direction only if it survives Holm's correction among {among} metrics"
+
+
+def floorless(findings: Findings) -> str:
+    """Which of the numbers that are looked at first have no A/A noise floor in this run, and why; '' when all have one."""
+    found: dict[str, list[str]] = {}
+    for pair in findings.comparisons[:1]:
+        for short in dict.fromkeys((findings.primary, "requests_per_s", "joules_per_request")):
+            effect = pair.effects.get(short)
+            if effect is not None and effect.noise_note is not None:
+                found.setdefault(effect.noise_note.removeprefix("no noise floor: "), []).append(NAMES[short].words)
+    return "; ".join(f"No noise floor for {', '.join(names)}: {why}" for why, names in found.items())
+
+
+def levels_note(findings: Findings) -> str:
+    """The same of the table of loads."""
+    if len(findings.levels) < 2 or not findings.comparisons:
+        return ""
+    return f"Decided at {findings.levels[0].label}. {SECONDARY} not decisive: Holm's correction among the other loads"
 
 
 def level_rows(findings: Findings) -> tuple[Row, list[Row]]:

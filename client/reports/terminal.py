@@ -10,7 +10,16 @@ from tabulate import tabulate
 from client.core.findings import Findings, Gate, Severity
 from client.core.phrases import share
 from client.reports.accuracy import frame_warnings
-from client.reports.tables import Row, headers, level_rows, main_rows, unsupported
+from client.reports.tables import (
+    Row,
+    floorless,
+    headers,
+    level_rows,
+    levels_note,
+    main_rows,
+    secondary_note,
+    unsupported,
+)
 
 WIDTH = 100
 """Columns of running text, and of everything where nobody says how wide the terminal is."""
@@ -86,8 +95,9 @@ def _table(findings: Findings, page: _Page) -> str:
     if findings.simulated:
         note += " · SIMULATED"
     notes = [page.wrap(note)]
-    if lacking := unsupported(findings):
-        notes.append(page.wrap(lacking))
+    notes += [
+        page.wrap(more) for more in (secondary_note(findings), floorless(findings), unsupported(findings)) if more
+    ]
     return "\n".join([table, *notes])
 
 
@@ -97,7 +107,8 @@ def _levels(findings: Findings, page: _Page) -> str:
     head, rows = level_rows(findings)
     rows = [[row[0], plain(row[1]), *row[2:]] for row in rows]
     align = ["left", "left", "right", "right", "right", "left"]
-    return page.table(rows, head, align)
+    note = levels_note(findings)
+    return "\n".join([page.table(rows, head, align), *([page.wrap(note)] if note else [])])
 
 
 def spoiled(gate: Gate) -> str:

@@ -11,8 +11,9 @@ import pytest
 from client.core import gates
 from client.core.analysis import analyse
 from client.core.evidence import Evidence
-from client.core.findings import Findings, Severity, Word
+from client.core.findings import Estimate, Findings, Level, Severity, Word
 from client.core.gates import LOAD_LOOKS, OF_A_LOAD
+from client.core.levels import knee
 from client.core.plan import LoadProfile, Sweep
 from client.core.records import Outcome, RequestRecord
 
@@ -88,3 +89,15 @@ def test_the_codes_of_one_load_are_all_named() -> None:
     source = "".join(inspect.getsource(look) for look in (*LOAD_LOOKS, gates._left_out))
     assert all(f'"{code}"' in source for code in OF_A_LOAD)
     assert source.count("yield") == len(OF_A_LOAD)
+
+
+def test_the_knee_does_not_depend_on_the_order_in_which_the_loads_ran() -> None:
+    """`--sweep concurrency=4,1,16,64` decides at 4; its throughput grows up to 16."""
+    rates = {4.0: 6.0, 1.0: 2.0, 16.0: 10.0, 64.0: 10.2}
+    found = tuple(
+        Level(number=k, knob="concurrency", value=at, label=f"{at:g}", metrics={"fp8": {"requests_per_s": Estimate(value=rate)}})
+        for k, (at, rate) in enumerate(rates.items())
+    )  # fmt: skip
+    last = knee(found, "fp8")
+    assert last is not None
+    assert last.label == "16"

@@ -139,7 +139,7 @@ def test_the_headline_begins_with_what_decided() -> None:
     assert worse.headline.startswith("Keep bf16 (one request at a time, 32 measured requests per arm): fp8 is not worth it, its answers are worse")  # fmt: skip
     same = analyse(made.evidence(made.campaign()), quality_of(Word.NON_INFERIOR))
     assert same.headline.startswith("Use fp8 (")
-    assert "something is gained (better: KV cache)" in same.headline
+    assert "something is gained (better: KV cache (secondary))" in same.headline
     faster = analyse(made.evidence(made.campaign(fp8_ttft=0.7, fp8_tpot=0.7)), quality_of(Word.NON_INFERIOR))
     assert faster.headline.startswith("Use fp8 (one request at a time, 32 measured requests per arm): median end-to-end")  # fmt: skip
 

@@ -114,7 +114,7 @@ def test_the_primary_comes_first_and_the_rest_is_secondary() -> None:
     assert "(secondary)" in findings.comparison.effects["ttft_p50"].sentence
     assert (
         findings.comparison.effects["kv_cache_tokens"].sentence
-        == "KV cache: bf16 1,000 tokens, fp8 1,400 tokens; higher: +40.0 %."
+        == "KV cache (secondary): bf16 1,000 tokens, fp8 1,400 tokens; higher: +40.0 %."
     )
     assert "needs n ≥ 59" in findings.comparison.effects["e2e_p95"].sentence
 

@@ -83,14 +83,19 @@ def test_arms_that_are_not_paired_lose_as_many_first_requests() -> None:
     steady = steady_of(made.evidence(records))
     assert not steady.sides[0].paired
     assert [int(mine.index.min()) for mine in steady.arms.values()] == [10, 10]
+    unequal = [
+        made.record(r.target, r.index, r.intended_ns / made.MS, ttft_ms=120 + r.index * 7 % 5 + 300.0 * (r.index < (20 if r.target == "bf16" else 10)), image=f"{r.target}-{r.index}", block=r.block)
+        for r in records
+    ]  # fmt: skip
+    assert [int(mine.index.min()) for mine in steady_of(made.evidence(unequal)).arms.values()] == [20, 20]
     one = made.evidence([r for r in records if r.target == "bf16"], plan=made.plan(targets=made.plan().targets[:1], design=Design.SINGLE))  # fmt: skip
     assert steady_of(one).left_out == {"bf16": 10}
 
 
 def test_a_beginning_of_more_than_half_of_a_stay_is_none() -> None:
-    """The first A settles after 10 of its 32, the other arm after 30 of its 64: together nothing of the first look would be left."""
+    """The first A settles after 10 of its 32, the other arm after 20 of its 64: together most of the first look would be gone."""
     evidence = made.evidence(
-        slowed(lambda r: r.index < (10 if r.target == "bf16" else 30), order=ABA), plan=made.plan(design=Design.SERIAL)
+        slowed(lambda r: r.index < (10 if r.target == "bf16" else 20), order=ABA), plan=made.plan(design=Design.SERIAL)
     )
     steady = steady_of(evidence)
     assert [one.target for one in steady.found] == ["bf16", "fp8"]
@@ -182,3 +187,15 @@ def test_too_few_requests_may_still_show_that_they_had_not_settled() -> None:
     assert gates_of(findings) == ["not_settled"]
     assert "too few to leave them out" in findings.gates[0].fact
     assert findings.targets["bf16"].warm_up_note == "needs n ≥ 20"
+
+
+def test_a_warm_up_of_the_first_token_alone_is_found_in_a_long_answer() -> None:
+    """100 ms of 5 s are lost in what answers differ by, and double the time to first token."""
+    rng = np.random.default_rng(3)
+    records = [
+        made.record(r.target, r.index, r.intended_ns / made.MS * 30, ttft_ms=120 + r.index * 7 % 5 + 100.0 * first_ten(r), tpot_ms=250 * np.exp(rng.normal(0, 0.1)), image=r.image_id, block=r.block)
+        for r in made.campaign(per_block=16)
+    ]  # fmt: skip
+    steady = steady_of(made.evidence(records))
+    assert [(one.metric, one.end) for one in steady.found] == [("ttft", 10)]
+    assert steady.left_out == {"bf16": 10, "fp8": 10}
