@@ -57,8 +57,8 @@ WORLDS: tuple[World, ...] = (
     World("drift + autocorrelated + heavy tails", sigma=0.06, rho=0.6, machine=0.06, tail=3.0, drift=0.10),
     World("warm-up reaches into what is measured", cold=(0.6, 0.2)),
     World("random walk 5 %", wander=0.05, promised=False),
-    World("waves of 8", sigma=0.06, wave=0.05, in_flight=8, sizes=(120,)),
-    World("waves of 15", sigma=0.06, wave=0.05, in_flight=15, sizes=(120,)),
+    World("waves of 6", sigma=0.06, wave=0.05, in_flight=6, sizes=(120,)),
+    World("waves of 15", sigma=0.06, wave=0.05, in_flight=15, sizes=(120,), promised=False),
     World("15 in flight that share nothing", in_flight=15, sizes=(120,)),
     World("single waves of 30", sigma=0.06, wave=0.05, in_flight=30, sizes=(120,), promised=False),
 )

