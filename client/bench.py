@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # Ctrl-C while half a second of imports runs ends it as a shell expects, without a traceback
+
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -127,19 +133,20 @@ def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress, check: Check
         allow_outside=asked.allow_outside,
         counted=all(slots.duration_ns is None for level in stages.levels for slots in level),
     )
+    facts, versions = host.facts(), host.versions()  # they take a moment, in which a signal would leave an empty folder
     run_dir = RunDir.create(out, mask=asked.mask)
-    manifest = Manifest(
-        run_id=run_dir.run_id,
-        started_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        plan=plan,
-        anchor=host.anchor(),
-        host=host.facts(),
-        versions=host.versions(),
-        command=tuple(sys.argv[1:]),
-        pictures=pictures.note,
-        distinct_pictures=pictures.distinct,
-    )
     try:
+        manifest = Manifest(
+            run_id=run_dir.run_id,
+            started_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            plan=plan,
+            anchor=host.anchor(),
+            host=facts,
+            versions=versions,
+            command=tuple(sys.argv[1:]),
+            pictures=pictures.note,
+            distinct_pictures=pictures.distinct,
+        )
         return _run(manifest, run_dir, asked, pictures, progress, replay, check)
     except KeyboardInterrupt:
         if run_dir.discard_if_empty():

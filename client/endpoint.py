@@ -27,6 +27,7 @@ from client.core.plan import Target, Timeouts
 from client.core.records import Outcome, Phase, RequestRecord
 from client.core.schedule import Slot
 from client.core.secrets import Mask
+from client.core.sse import LINE_LIMIT
 from client.core.stream import ChatStream
 from client.transport import Piece, Stamps
 
@@ -220,6 +221,8 @@ class _Intake:
                 room -= len(data)
         if good:
             self.chat.feed_all(pieces)
+            if self.chat.bad and self.size > LINE_LIMIT:  # a line without an end, say: no use in waiting for it
+                raise AnswerTooLong(self.chat.error)
         if self.size > ANSWER_LIMIT:
             raise AnswerTooLong(f"the answer is longer than {ANSWER_LIMIT >> 20} MiB")
 

@@ -318,7 +318,9 @@ async def _connected_socket(loop: asyncio.AbstractEventLoop, host: str, port: in
             async with asyncio.timeout(2.0):
                 return await _connect(loop, family, address)
         except OSError as error:  # TimeoutError is one
-            if error.errno in OWN_LIMITS:
+            if (
+                error.errno in OWN_LIMITS and error.errno != errno.EADDRNOTAVAIL
+            ):  # that one: this family is not set up here
                 raise
     family, address = addresses[-1]
     return await _connect(loop, family, address)

@@ -217,7 +217,9 @@ def _batched(
         edges = np.linspace(0, len(part), batches + 1).astype(int)
         values[:, column] = [part.run(int(a), int(b)) for a, b in pairwise(edges)]
     w = np.asarray(weights)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(
+        invalid="ignore", divide="ignore"
+    ):  # a batch in which nothing came back has no logarithm, and then no interval
         log = _batch_interval(np.log(values) * w, float(np.log(point) @ w), paired, confidence)
         plain = _batch_interval(values * w, float(point @ w), paired, confidence)
     return Contrast(log, plain, n, "batch means")

@@ -13,6 +13,7 @@ from client.core.gates import STAMPED, Look, Seen, flag, invalid
 from client.core.names import COMPARED
 from client.core.plan import Arrival
 from client.core.records import Outcome, Phase
+from client.core.table import NEVER
 
 
 def _worst(values: list[int | None]) -> float | None:
@@ -55,7 +56,9 @@ def late_stamps(seen: Seen) -> Iterator[Gate]:
     for target, arm in seen.arms.items():
         if not len(arm):
             continue
-        by_loop = bool(seen.evidence.records.loop_stamped[arm.rows].any())
+        records = seen.evidence.records
+        answered = arm.rows[records["headers_ns"][arm.rows] != NEVER]  # whoever got no answer had nothing to stamp
+        by_loop = bool(records.loop_stamped[answered].any())
         lag, ttft = _lag(seen, target, by_loop), seen.median_ms(target, "ttft")
         if by_loop:
             told = "" if lag is None else f", which ran up to {lag:.1f} ms late (p99)"
@@ -117,6 +120,24 @@ def merged_stamps(seen: Seen) -> Iterator[Gate]:
             (target,),
             spoiled,
         )
+
+
+def merged_gaps(seen: Seen) -> Iterator[Gate]:
+    """The same of the gaps between chunks, which are shorter than a TTFT: a gap that was merged away has made its neighbour longer."""
+    for target, arm in seen.arms.items():
+        lag = _lag(seen, target, False)
+        if not len(arm.gaps) or lag is None:
+            continue
+        share, usual = float((arm.gaps <= 0).mean()), float(np.median(arm.gaps))
+        if share > limits.MERGED_SHARE and lag > max(limits.LAG_SHARE * usual, limits.LAG_IGNORED_MS):
+            yield invalid(
+                "gaps_merged",
+                f"{share:.1%} of the chunks of {target} were read together with the one before, by an event loop that ran up to {lag:.1f} ms late"
+                f" (p99), and the gap is {usual:.1f} ms (median): the longest gaps may be ours.",
+                "Use more --workers, a lower --rate or --concurrency, or a quieter machine.",
+                (target,),
+                ("itl_p99",),
+            )
 
 
 def few_waves(seen: Seen) -> Iterator[Gate]:
@@ -197,6 +218,7 @@ GENERATOR_LOOKS: tuple[Look, ...] = (
     late_sends,
     late_stamps,
     merged_stamps,
+    merged_gaps,
     few_waves,
     busy_generator,
     collector_pauses,

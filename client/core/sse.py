@@ -93,7 +93,7 @@ class SseReader:
             value = b""
         else:
             return
-        self._data_bytes += len(value)
+        self._data_bytes += len(value) + 1  # the line break that joins them
         if self._data_bytes > self._limit or len(line) > self._limit:
             raise LineTooLong(f"an event of the stream is longer than {self._limit} bytes")
         self._data.append(value)

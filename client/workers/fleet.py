@@ -210,7 +210,7 @@ class Fleet:
             end_ns=max(start_ns, worker.lost_ns),
             block=order.block,
             level=order.level,
-            requests=len(_slots_of(order)) - len(missing),
+            requests=sum((slot.phase, slot.index) in known for slot in _slots_of(order)),
             lost=True,
             note=f"load worker {worker.k} (process {worker.pid}) died: {worker.end()}; {len(missing)} requests of its share are lost",
         )

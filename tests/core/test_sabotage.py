@@ -59,6 +59,13 @@ def merged(r: RequestRecord) -> RequestRecord:
     return change(r, first_token_ns=second, chunk_ns=(second, *r.chunk_ns[1:])) if r.index % 10 == 0 else r
 
 
+def merged_late(r: RequestRecord) -> RequestRecord:
+    """One gap of an answer is gone, and the one before it is twice as long."""
+    chunks = list(r.chunk_ns)
+    chunks[4] = chunks[5]
+    return change(r, chunk_ns=tuple(chunks)) if r.index % 2 == 0 else r
+
+
 def counting(before: float, after: float) -> Evidence:
     """32 requests were answered in between, so the server's count of finished ones should grow by 32."""
     text = 'vllm:request_success_total{engine="0",finished_reason="stop",model_name="m"} '
@@ -117,6 +124,7 @@ CASES: dict[str, tuple[str, Severity, Callable[[], Evidence], Measured]] = {
     "stranger on the GPU": ("other_process", Severity.INVALID, lambda: made.evidence(made.campaign()), Measured(gpu={"bf16": GpuArm(strangers=("python train.py (pid 77)",))})),
     "late generator": ("generator_late", Severity.INVALID, lambda: made.evidence(made.campaign(), health=(made.health("bf16"), made.health("fp8", send_lag_p50_ns=40 * made.MS, send_lag_p99_ns=40 * made.MS))), Measured()),
     "two tokens in one late read": ("stamps_merged", Severity.INVALID, lambda: made.evidence(of(made.campaign(), "fp8", merged), health=(made.health("bf16"), made.health("fp8", loop_lag_p99_ns=9 * made.MS))), Measured()),
+    "gaps merged by a late read": ("gaps_merged", Severity.INVALID, lambda: made.evidence(of(made.campaign(), "fp8", merged_late), health=(made.health("bf16"), made.health("fp8", loop_lag_p99_ns=2 * made.MS))), Measured()),
     "a late event loop under kernel stamps": ("loop_late", Severity.INVALID, lambda: made.evidence(made.campaign(), health=(made.health("bf16"), made.health("fp8", recv_lag_p99_ns=200 * made.MS))), Measured()),
     "single waves": ("few_waves", Severity.FLAG, lambda: made.evidence(made.campaign(), plan=made.plan(load=LoadProfile(concurrency=8, requests=32))), Measured()),
     "a third of the time in the collector": ("gc_pauses", Severity.INVALID, lambda: made.evidence(made.campaign(), health=(made.health("bf16", gc_pause_ns=300 * made.MS),)), Measured()),
@@ -215,6 +223,19 @@ def test_a_serial_design_expects_new_start_times() -> None:
 def test_tokens_that_a_server_sends_together_are_no_fault_of_a_loop_in_time() -> None:
     found = analyse(made.evidence(of(made.campaign(), "fp8", merged)), Measured())
     assert "stamps_merged" not in {gate.code for gate in found.gates}
+
+
+def test_requests_that_got_no_answer_have_no_stamps_to_doubt() -> None:
+    """Refused connections never had a socket that could stamp."""
+    records = [
+        made.failed(r.target, r.index, r.intended_ns / made.MS, Outcome.REFUSED, stamps="loop", block=r.block, image_id=r.image_id)
+        if r.index == 5
+        else r
+        for r in made.campaign()
+    ]  # fmt: skip
+    found = analyse(made.evidence(records), Measured())
+    assert "some_errors" in {gate.code for gate in found.gates}
+    assert not {"stamps_by_loop", "stamps_late"} & {gate.code for gate in found.gates}
 
 
 def test_a_serial_design_does_not_excuse_a_crash_of_the_candidate() -> None:

@@ -353,6 +353,8 @@ def test_an_endless_line_has_a_limit() -> None:
     reader = SseReader(limit=1000)
     with pytest.raises(LineTooLong, match="event"):
         reader.feed((b"data: " + b"x" * 100 + b"\n") * 100)
+    with pytest.raises(LineTooLong, match="event"):
+        SseReader(limit=1000).feed(b"data:\n" * 2000)
     with pytest.raises(LineTooLong):
         SseReader(limit=1000).feed(b"data: " + b"x" * 2000 + b"\n\n")
 

@@ -185,6 +185,16 @@ def test_a_signal_at_any_moment_ends_soon_and_keeps_what_was_measured(number: si
                         assert "Traceback" not in done.all, done.all
 
 
+@pytest.mark.parametrize("wait_s", [0.05, 0.1, 0.2, 0.3])
+def test_ctrl_c_before_anything_has_begun_ends_without_a_traceback(wait_s: float, tmp_path: Path) -> None:
+    running = start(*at("http://127.0.0.1:9"), out=tmp_path)
+    time.sleep(wait_s)
+    running.process.send_signal(signal.SIGINT)
+    done = running.end(20)
+    assert "Traceback" not in done.all
+    assert done.code in (-signal.SIGINT, 130, 3), done.all
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_targets_are_met_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     asked = threading.Event()

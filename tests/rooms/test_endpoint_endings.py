@@ -210,3 +210,15 @@ def raising(error: Exception) -> object:
         raise error
 
     return handler
+
+
+async def test_a_line_without_an_end_is_given_up_at_its_limit_and_named() -> None:
+    async def script(wire: Wire) -> None:
+        await wire.send(CHUNKED + chunk(b"data: "))
+        for _ in range(40):
+            await wire.send(chunk(bytes(1 << 20)))
+
+    record = await ask_script(script)
+    check(record, Outcome.BAD_ANSWER, "a line of the stream is longer than 8388608 bytes")
+    assert record.answer_bytes is not None
+    assert record.answer_bytes < 10 << 20

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -94,6 +96,24 @@ async def test_of_several_addresses_the_one_that_listens_is_found_wherever_it_st
         assert server.connections == client.transport.connections_opened == 1
         # Both ends of the one connection: no socket of a try that failed is left.
         assert len(list(Path("/proc/self/fd").iterdir())) == before + 2
+
+
+async def test_a_family_that_is_not_set_up_here_is_passed_by(
+    client: LoadClient, addresses: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container without IPv6 whose resolver names ::1 first: the kernel says that it cannot assign the address."""
+    loop = asyncio.get_running_loop()
+    connect = loop.sock_connect
+
+    async def without_ipv6(sock: socket.socket, address: Any) -> None:
+        if sock.family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        await connect(sock, address)
+
+    monkeypatch.setattr(loop, "sock_connect", without_ipv6)
+    with peer(answering(OK)) as server:
+        addresses([("::1", server.port), ("127.0.0.1", server.port)])
+        assert (await post(client, server.url.replace("127.0.0.1", "many.test"))).content == b"ok"
 
 
 async def test_when_no_address_listens_that_is_told(client: LoadClient, addresses: Addresses) -> None:

@@ -64,9 +64,11 @@ async def test_a_worker_killed_in_a_block_by_duration_loses_what_was_in_flight(t
         run = asyncio.create_task(fleet.run("t", closed_loop_for(600_000_000, 4, bound=10_000), phase=Phase.MEASURE))
         await until(lambda: len(seen) >= 8)
         os.kill(fleet.processes[0] or 0, signal.SIGKILL)
-        await run
-    lost = [record for record in written(tmp_path) if record.outcome is Outcome.LOST]
-    assert len(lost) == 2
+        result = await run
+    records = written(tmp_path)
+    assert sum(record.outcome is Outcome.LOST for record in records) == 2
+    (dead,) = [health for health in result.health if health.lost]
+    assert dead.requests == sum(record.worker == 0 and record.outcome is not Outcome.LOST for record in records)
 
 
 async def test_arrivals_that_a_dead_worker_leaves_keep_their_times(tmp_path: Path) -> None:
