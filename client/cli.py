@@ -172,7 +172,12 @@ def _workload_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _load_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--requests", type=int, metavar="N", help="measured requests for each target (default: 30)")
+    group.add_argument(
+        "--requests",
+        type=int,
+        metavar="N",
+        help="measured requests for each target (default: 30; one server at a time 40)",
+    )
     group.add_argument("--duration", type=float, metavar="SECONDS", help="measure for this long instead of --requests")
     group.add_argument(
         "--warmup", type=int, default=5, metavar="N", help="requests before measuring, with other pictures (default: 5)"

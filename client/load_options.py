@@ -11,6 +11,8 @@ from client.errors import UsageError
 EXAMPLES = {"--requests": 30, "--warmup": 5, "--max-tokens": 64, "--max-side": 1024, "--concurrency": 16}
 MOST_REQUESTS = 20_000_000
 """Of one target, over all levels: the arrivals of an open loop are drawn ahead, 8 bytes each."""
+SERIAL_REQUESTS = 40
+"""One server at a time: the baseline is there twice, with half of them each time, and the end of a warm-up is found among 20 or more."""
 MOST_IN_FLIGHT = 100_000
 MOST_WORKERS = 256
 
@@ -18,7 +20,9 @@ MOST_WORKERS = 256
 def load_profile(arguments: argparse.Namespace) -> LoadProfile:
     """Raises UsageError for flags that contradict each other, or that would be passed over in silence."""
     _refuse_contradictions(arguments)
-    requests = 30 if arguments.requests is None else at_least("--requests", arguments.requests, 1)
+    serial = arguments.isolate or arguments.design == "serial"
+    usual = SERIAL_REQUESTS if serial else EXAMPLES["--requests"]
+    requests = usual if arguments.requests is None else at_least("--requests", arguments.requests, 1)
     replayed = arguments.replay is not None and arguments.requests is None
     ramp = arguments.rate_end is not None
     load = LoadProfile(

@@ -48,7 +48,7 @@ from client.core.steady import LEAST, Course, Settling, settling
 from client.core.table import NEVER
 from client.core.thresholds import judge
 from client.core.verdict import family, judged_metrics, ratio_of, secondary_p, spoils, told_effects
-from client.core.warmup import Steady, before, first_level, stays_of, steady_state, warm_arms
+from client.core.warmup import Steady, first_level, of_one_size, stays_of, steady_state, warm_arms
 
 
 def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  # noqa: B008  (frozen)
@@ -142,12 +142,14 @@ def _settling(warm: Arm, mine: Arm, both: tuple[Sides, ...], steady: Steady) -> 
     """Over the warm-up and the measured requests of the (first) stay of this server. Where it ends among the measured ones these alone
     must show it, as nothing else is left out."""
     stays = stays_of(mine, both)
-    earlier = before(warm, stays, 0, "e2e")
+    earlier, values = of_one_size(warm, stays, 0, "e2e")
     own = next((one for one in steady.found if one.target == mine.target and one.stay == 0), None)
     if own is not None:
         course = Course.LATE if steady.cut else Course.STEP
         return Settling(course, len(earlier) + own.end if steady.cut else None, own.size)
-    found = settling(np.concatenate([earlier, stays[0].latency["e2e"]]))
+    if any(len(stay) < LEAST for stay in stays):
+        return Settling(Course.FEW)
+    found = settling(np.concatenate([earlier, values]))
     return found if found.end is None else dataclasses.replace(found, end=min(found.end, len(earlier)))
 
 

@@ -23,7 +23,7 @@ from client.core.pairing import Sides
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.records import Phase, WorkerHealth
 from client.core.stats import fisher_p, normal_point
-from client.core.steady import Course, Settling
+from client.core.steady import LEAST, Course, Settling
 from client.core.warmup import Steady, steady_state
 
 WITHOUT_TPOT = tuple(
@@ -244,6 +244,14 @@ def settled(seen: Seen) -> Iterator[Gate]:
         if one.course in _UNSETTLED and (one.size or one.course is not Course.FEW):
             cancels = seen.plan.design is Design.INTERLEAVED and courses.count(one.course) == len(courses) > 1
             yield flag("not_settled", *_unsettled(target + stay_of(number, stays), one, cancels), (target,))
+        elif stays > 1 and one.course is Course.FEW and not number:
+            yield flag(
+                "settling_unknown",
+                f"A stay of {target} holds fewer than {LEAST} measured requests: whether its warm-up reaches into them cannot be told, and with one"
+                " server at a time it does not cancel.",
+                f"Ask for --requests {2 * LEAST} or more, or raise --warmup until the first request is like the last.",
+                (target,),
+            )
 
 
 def stay_of(number: int, stays: int) -> str:
@@ -355,7 +363,7 @@ LOAD_LOOKS: tuple[Look, ...] = (
 """What the requests of one load tell: of a sweep, asked again at each of its levels (`client.core.levels`)."""
 OF_A_LOAD = (
     "errors", "errors_unequal", "some_errors", "timeouts", "too_few_requests", "output_lengths", "output_lengths_unknown", "prompt_tokens", "repeated_images", "overload",
-    "not_settled", "warm_up",
+    "not_settled", "settling_unknown", "warm_up",
 )  # fmt: skip
 """The codes of LOAD_LOOKS."""
 LOOKS: tuple[Look, ...] = (two_runs, *LOAD_LOOKS, other_questions, cut_short)

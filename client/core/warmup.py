@@ -22,7 +22,7 @@ from client.core.plan import Design
 from client.core.records import GpuSample, Phase, PhaseWindow
 from client.core.stats import Floats
 from client.core.steady import Course, Settling, settling, settling_after
-from client.core.table import Ints
+from client.core.table import NEVER, Ints
 
 LOOKED_AT = ("e2e", "ttft")
 """Both: what a server still loads or compiles lies before the first token, and may be little of a long answer."""
@@ -59,12 +59,10 @@ class Steady:
         """(target, stay, of so many) -> the course of end-to-end latency in what is left of that stay."""
         every = {name: stays_of(mine, self.sides) for name, mine in self.arms.items()}
         return {
-            (name, number, len(stays)): settling(values)
-            if self.cut
-            else settling_after(before(self.warm.get(name), stays, number, "e2e"), values)
+            (name, number, len(stays)): settling(values) if self.cut else settling_after(earlier, values)
             for name, stays in every.items()
-            for number, stay in enumerate(stays)
-            for values in [stay.latency["e2e"]]
+            for number in range(len(stays))
+            for earlier, values in [of_one_size(self.warm.get(name), stays, number, "e2e")]
         }
 
     @property
@@ -168,13 +166,42 @@ def stays_of(mine: Arm, pairs: tuple[Sides, ...]) -> tuple[Arm, ...]:
     return (mine,)
 
 
-def before(warm: Arm | None, stays: tuple[Arm, ...], number: int, metric: str) -> Floats:
+def of_one_size(warm: Arm | None, stays: tuple[Arm, ...], number: int, metric: str) -> tuple[Floats, Floats]:
+    """Latencies of a stay's warm-up requests, and of its measured ones, without what the sizes of their pictures explain.
+
+    Large pictures first, as in a folder sorted by name, are no warm-up. A curve of the log latency over the log of the prompt tokens is
+    taken out where both are known (least squares). A warm-up that comes with pictures of its own size cannot be told from them.
+    """
+    stay = stays[number]
+    ahead = _ahead(warm, stays, number)
+    values = np.concatenate(
+        [stay.latency[metric][:0] if ahead is None else ahead.latency[metric], stay.latency[metric]]
+    )
+    tokens = np.concatenate([stay.prompt_tokens[:0] if ahead is None else ahead.prompt_tokens, stay.prompt_tokens])
+    first = len(values) - len(stay)
+    levelled = _levelled(values, tokens)
+    return levelled[:first], levelled[first:]
+
+
+def _ahead(warm: Arm | None, stays: tuple[Arm, ...], number: int) -> Arm | None:
     """The warm-up requests that were sent after the stay before and ahead of this one."""
     if warm is None or not len(stays[number]):
-        return np.zeros(0)
+        return None
     since = stays[number - 1].start_ns[-1] if number else -np.inf
-    mask = (warm.start_ns > since) & (warm.start_ns < stays[number].start_ns[0])
-    return np.asarray(warm.latency[metric][mask], np.float64)
+    return warm.part((warm.start_ns > since) & (warm.start_ns < stays[number].start_ns[0]))
+
+
+def _levelled(values: Floats, tokens: Ints) -> Floats:
+    known = np.isfinite(values) & (values > 0) & (tokens != NEVER) & (tokens > 0)
+    sizes = len(np.unique(tokens[known]))
+    if sizes < 2:
+        return values
+    logs, x = np.log(values[known]), np.log(tokens[known])
+    shape = np.vander(x - x.mean(), min(sizes, 3))
+    fitted = shape @ np.linalg.lstsq(shape, logs, rcond=None)[0]
+    levelled = values.copy()
+    levelled[known] = np.exp(logs - fitted + logs.mean())
+    return levelled
 
 
 def _beginnings(target: str, stays: tuple[Arm, ...], warm: Arm | None) -> list[tuple[Arm, Beginning]]:
@@ -185,8 +212,7 @@ def _beginnings(target: str, stays: tuple[Arm, ...], warm: Arm | None) -> list[t
             for metric in LOOKED_AT
             if metric in stay.latency
             for known in [np.flatnonzero(np.isfinite(stay.latency[metric]) & (stay.latency[metric] > 0))]
-            if (one := settling_after(before(warm, stays, number, metric), stay.latency[metric])).course is Course.LATE
-            and one.end
+            if (one := settling_after(*of_one_size(warm, stays, number, metric))).course is Course.LATE and one.end
         ]
         if ends:
             found.append((stay, max(ends, key=lambda one: one.end)))

@@ -214,7 +214,7 @@ def test_a_serial_design_expects_new_start_times() -> None:
         "bf16", after=made.page(start=2000.0, prefix_queries=35_000, prefix_hits=1_000, image_queries=32)
     )
     servers = {"bf16": again, "fp8": made.server("fp8")}
-    findings = analyse(made.evidence(made.campaign(order=order), plan=serial, servers=servers))
+    findings = analyse(made.evidence(made.campaign(order=order, per_block=10), plan=serial, servers=servers))
     assert findings.gates == ()
     assert findings.comparison is not None
     assert "before and after" in findings.comparison.notes[1]

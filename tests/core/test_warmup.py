@@ -199,3 +199,43 @@ def test_a_warm_up_of_the_first_token_alone_is_found_in_a_long_answer() -> None:
     steady = steady_of(made.evidence(records))
     assert [(one.metric, one.end) for one in steady.found] == [("ttft", 10)]
     assert steady.left_out == {"bf16": 10, "fp8": 10}
+
+
+@pytest.mark.parametrize("sizes", [(3000, 1085), (3000, 2000, 1085)])
+def test_large_pictures_first_are_no_warm_up(sizes: tuple[int, ...]) -> None:
+    """A folder sorted by name: nothing is left out, and no server is said to have been unsettled."""
+    found, now = [], 1000.0
+    for r in made.campaign(per_block=20):
+        tokens = sizes[min(r.index // 12, len(sizes) - 1)]
+        ttft = tokens / 6 + r.index * 7 % 5
+        found.append(
+            made.record(r.target, r.index, now, ttft_ms=ttft, image=r.image_id, block=r.block, prompt_tokens=tokens)
+        )
+        now += ttft + 19 * 6.0 + 1
+    findings = analyse(made.evidence(found))
+    assert not {"warm_up", "not_settled"} & set(gates_of(findings))
+    assert [target.warm_up_left_out for target in findings.targets.values()] == [0, 0]
+
+
+def test_a_warm_up_among_pictures_of_many_sizes_is_still_found() -> None:
+    found = []
+    for r in slowed(first_ten):
+        tokens = (700, 1085, 1500)[r.index % 3]
+        assert r.first_token_ns is not None
+        assert r.sent_ns is not None
+        ttft = (r.first_token_ns - r.sent_ns) / made.MS + tokens / 10
+        found.append(made.record(r.target, r.index, r.intended_ns / made.MS * 2, ttft_ms=ttft, image=r.image_id, block=r.block, prompt_tokens=tokens))  # fmt: skip
+    findings = analyse(made.evidence(found))
+    assert "warm_up" in gates_of(findings)
+    assert findings.targets["fp8"].warm_up_left_out == 10
+
+
+def test_stays_too_short_to_tell_are_told_in_a_serial_run() -> None:
+    """15 requests after 5 of warm-up are 20 values, and say nothing of where the 15 settle."""
+    serial = made.plan(design=Design.SERIAL)
+    short = analyse(made.evidence(made.campaign(order=ABA, per_block=8), plan=serial))
+    assert gates_of(short).count("settling_unknown") == 1
+    assert short.targets["bf16"].warm_up_end is None
+    assert short.targets["bf16"].warm_up_note == "needs n ≥ 20"
+    enough = analyse(made.evidence(made.campaign(order=ABA, per_block=10), plan=serial))
+    assert "settling_unknown" not in gates_of(enough)
