@@ -171,4 +171,6 @@ def _short(effect: Effect, side: str) -> str:
         return "equivalent"
     if effect.word is Word.NO_DIFFERENCE:
         return "no difference shown"
+    if effect.word is Word.INVALID:
+        return "invalid"
     return "not settled" if side == UNKNOWN else side

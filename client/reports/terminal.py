@@ -112,9 +112,11 @@ def _levels(findings: Findings, page: _Page) -> str:
 
 
 def spoiled(gate: Gate) -> str:
-    """The metrics that a gate spoils, few enough to read."""
+    """The metrics that a gate spoils, few enough to read. Where only their tails are spoiled, that is said."""
+    stats = sorted({name.rpartition("_")[2] for name in gate.metrics})
+    tails = " and ".join(stats) + " of " if stats and set(stats) <= {"p95", "p99"} else ""
     names = list(dict.fromkeys(name.partition("_p")[0].removesuffix("_mean") for name in gate.metrics))
-    return ", ".join(names[:4]) + (" and others" if len(names) > 4 else "")
+    return tails + ", ".join(names[:4]) + (" and others" if len(names) > 4 else "")
 
 
 def _foot(findings: Findings, page: _Page) -> str:

@@ -9,12 +9,13 @@ import pytest
 from client.core.analysis import analyse
 from client.core.block_noise import EnergyBlock, energy_floor
 from client.core.findings import Estimate, Findings, TargetFindings, Word
+from client.core.gates import invalid
 from client.core.parts import Measured
 from client.core.plain_effects import plain_effects, plain_p
 from client.core.plan import LoadProfile, Sweep
 from client.core.verdict import DIRECTIONS
 from client.reports.tables import floorless, secondary_note
-from client.reports.terminal import render
+from client.reports.terminal import render, spoiled
 
 LATER = 10**12
 
@@ -181,3 +182,9 @@ def test_other_loads_are_corrected_among_themselves() -> None:
     assert not [e for e in secondary if e.word in DIRECTIONS]
     means = [found.levels[1].effects["fp8"]["e2e_mean"].adjusted_p or 0 for found in (alone, thin)]
     assert means[1] > 2 * means[0], "among six times as many"
+
+
+def test_a_gate_that_spoils_tails_alone_says_so() -> None:
+    """Medians stand beside it with confident words."""
+    assert spoiled(invalid("x", "f", "s", (), ("ttft_p99", "itl_p99"))) == "p99 of ttft, itl"
+    assert spoiled(invalid("x", "f", "s", (), ("ttft_p50", "ttft_p99", "e2e_mean"))) == "ttft, e2e"
