@@ -22,8 +22,9 @@ from client.core.names import NAMES
 from client.core.pairing import Sides
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.records import Phase, WorkerHealth
+from client.core.settling_words import UNSETTLED, left_out, stay_of, unsettled
 from client.core.stats import fisher_p, normal_point
-from client.core.steady import LEAST, Course, Settling
+from client.core.steady import LEAST, Course
 from client.core.warmup import Steady, steady_state
 
 WITHOUT_TPOT = tuple(
@@ -237,13 +238,13 @@ def settled(seen: Seen) -> Iterator[Gate]:
     """A beginning that could be left out is told; what is not steady without it is, too."""
     steady = seen.steady or steady_state(seen.arms, seen.sides, seen.plan.design)
     if steady.cut:
-        yield _left_out(steady)
+        yield flag("warm_up", *left_out(steady))
     found = steady.courses()
     courses = [one.course for one in found.values()]
     for (target, number, stays), one in found.items():
-        if one.course in _UNSETTLED and (one.size or one.course is not Course.FEW):
+        if one.course in UNSETTLED and (one.size or one.course is not Course.FEW):
             cancels = seen.plan.design is Design.INTERLEAVED and courses.count(one.course) == len(courses) > 1
-            yield flag("not_settled", *_unsettled(target + stay_of(number, stays), one, cancels), (target,))
+            yield flag("not_settled", *unsettled(target + stay_of(number, stays), one, cancels), (target,))
         elif stays > 1 and one.course is Course.FEW and not number:
             yield flag(
                 "settling_unknown",
@@ -252,51 +253,6 @@ def settled(seen: Seen) -> Iterator[Gate]:
                 f"Ask for --requests {2 * LEAST} or more, or raise --warmup until the first request is like the last.",
                 (target,),
             )
-
-
-def stay_of(number: int, stays: int) -> str:
-    return f", its {('first', 'second')[number]} stay," if stays > 1 else ""
-
-
-def _left_out(steady: Steady) -> Gate:
-    counts = steady.left_out
-    if len(set(counts.values())) == 1:
-        many = f"The first {max(counts.values()):,} measured requests{' of each arm' if len(counts) > 1 else ''} belong"
-    else:
-        many = f"Of the measured requests {', '.join(f'{n:,} of {name}' for name, n in counts.items())} belong"
-    if any(one.stays > 1 for one in steady.found):
-        many = many.replace("The first ", "")
-    why = "; ".join(
-        f"the first {one.end:,} of {one.target}{stay_of(one.stay, one.stays).rstrip(',')} are {one.size:.0%} apart from the rest in {one.metric.upper()}"
-        for one in steady.found
-    )
-    return flag(
-        "warm_up",
-        f"{many} to the warm-up and are left out of latency, throughput, energy and cost: {why} (MSER-5, and a test for one level).",
-        "Raise --warmup by as much, and nothing needs to be left out.",
-        tuple(dict.fromkeys(one.target for one in steady.found)),
-    )
-
-
-_UNSETTLED = {
-    Course.LATE: "settled only after the first {end} measured requests, which are {size} apart from the rest",
-    Course.STEP: "never settled: in the later half of the run its level changed by {size}",
-    Course.DRIFT: "never settled: it drifts by {size} from the first request to the last",
-    Course.BEND: "never settled: the middle of the run lies {size} apart from its ends",
-    Course.FEW: "had not settled: its first measured requests are {size} apart from the rest, and there are too few to leave them out",
-}
-
-
-def _unsettled(who: str, found: Settling, cancels: bool) -> tuple[str, str]:
-    """Fact and next step. `cancels`: every arm has it, in blocks that lie between one another."""
-    told = _UNSETTLED[found.course].format(end=found.end, size=f"{found.size:.0%}")
-    cancel = " Interleaved blocks let what both arms share cancel between them." if cancels else ""
-    early = found.course in (Course.LATE, Course.FEW)
-    step = "Raise --warmup" if early else "Run longer or again"
-    return (
-        f"{who} {told} (MSER-5, and a test for one level).{cancel}",
-        f"{step}, and look for other work on the machine or a GPU that heats up.",
-    )
 
 
 def cut_short(seen: Seen) -> Iterator[Gate]:

@@ -32,7 +32,7 @@ def blocks(*joules: float, start: int = 0) -> tuple[EnergyBlock, ...]:
 def run(candidate: float, half: float = 0.01, baseline_blocks: tuple[float, ...] = (), **campaign: float) -> Findings:
     spent = {"bf16": blocks(*baseline_blocks), "fp8": blocks(*baseline_blocks, start=5)}
     measured = Measured(energy={"bf16": energy(100, half), "fp8": energy(candidate, half)}, energy_blocks=spent)
-    return analyse(made.evidence(made.campaign(**campaign)), measured)  # type: ignore[arg-type]  # passed on
+    return analyse(made.evidence(made.campaign(**campaign)), measured)
 
 
 def effect(findings: Findings, name: str = "joules_per_request") -> tuple[Word, float | None, str | None]:
@@ -52,7 +52,9 @@ def test_energy_is_corrected_with_the_other_secondary_metrics() -> None:
     assert found["kj_per_1000_images"].word is Word.INCONCLUSIVE
     assert (found["joules_per_request"].adjusted_p or 0) > 0.05
     assert found["joules_per_request"].adjusted_p == found["kj_per_1000_images"].adjusted_p
-    assert run(80).comparison.effects["joules_per_request"].word is Word.LOWER  # type: ignore[union-attr]  # compared above
+    compared = run(80).comparison
+    assert compared is not None
+    assert compared.effects["joules_per_request"].word is Word.LOWER
 
 
 def test_the_family_counts_each_sample_once() -> None:

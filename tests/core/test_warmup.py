@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import made
 import numpy as np
@@ -20,10 +21,10 @@ from client.core.warmup import steady_of
 ABA = (("bf16", 0), ("bf16", 1), ("fp8", 0), ("fp8", 1), ("fp8", 2), ("fp8", 3), ("bf16", 2), ("bf16", 3))
 
 
-def slowed(which: Callable[[RequestRecord], bool], **campaign: object) -> list[RequestRecord]:
+def slowed(which: Callable[[RequestRecord], bool], **campaign: Any) -> list[RequestRecord]:
     """A campaign whose requests take 300 ms longer where `which` says so, each sent when the one before was answered."""
     found, now = [], 1000.0
-    for r in made.campaign(per_block=16, **campaign):  # type: ignore[arg-type]  # passed on
+    for r in made.campaign(per_block=16, **campaign):
         ttft = 120 + r.index * 7 % 5 + 300.0 * which(r)
         found.append(made.record(r.target, r.index, now, ttft_ms=ttft, image=r.image_id, block=r.block))
         now += ttft + 19 * 6.0 + 1

@@ -1,0 +1,51 @@
+"""What is said of a series that did not settle, or settled late. The gates that say it: `client.core.gates.settled`."""
+
+from __future__ import annotations
+
+from client.core.steady import Course, Settling
+from client.core.warmup import Steady
+
+
+def stay_of(number: int, stays: int) -> str:
+    return f", its {('first', 'second')[number]} stay," if stays > 1 else ""
+
+
+def left_out(steady: Steady) -> tuple[str, str, tuple[str, ...]]:
+    """Fact, next step, and the targets whose beginning it is."""
+    counts = steady.left_out
+    if len(set(counts.values())) == 1:
+        many = f"The first {max(counts.values()):,} measured requests{' of each arm' if len(counts) > 1 else ''} belong"
+    else:
+        many = f"Of the measured requests {', '.join(f'{n:,} of {name}' for name, n in counts.items())} belong"
+    if any(one.stays > 1 for one in steady.found):
+        many = many.replace("The first ", "")
+    why = "; ".join(
+        f"the first {one.end:,} of {one.target}{stay_of(one.stay, one.stays).rstrip(',')} are {one.size:.0%} apart from the rest in {one.metric.upper()}"
+        for one in steady.found
+    )
+    return (
+        f"{many} to the warm-up and are left out of latency, throughput, energy and cost: {why} (MSER-5, and a test for one level).",
+        "Raise --warmup by as much, and nothing needs to be left out.",
+        tuple(dict.fromkeys(one.target for one in steady.found)),
+    )
+
+
+UNSETTLED = {
+    Course.LATE: "settled only after the first {end} measured requests, which are {size} apart from the rest",
+    Course.STEP: "never settled: in the later half of the run its level changed by {size}",
+    Course.DRIFT: "never settled: it drifts by {size} from the first request to the last",
+    Course.BEND: "never settled: the middle of the run lies {size} apart from its ends",
+    Course.FEW: "had not settled: its first measured requests are {size} apart from the rest, and there are too few to leave them out",
+}
+
+
+def unsettled(who: str, found: Settling, cancels: bool) -> tuple[str, str]:
+    """Fact and next step. `cancels`: every arm has it, in blocks that lie between one another."""
+    told = UNSETTLED[found.course].format(end=found.end, size=f"{found.size:.0%}")
+    cancel = " Interleaved blocks let what both arms share cancel between them." if cancels else ""
+    early = found.course in (Course.LATE, Course.FEW)
+    step = "Raise --warmup" if early else "Run longer or again"
+    return (
+        f"{who} {told} (MSER-5, and a test for one level).{cancel}",
+        f"{step}, and look for other work on the machine or a GPU that heats up.",
+    )
