@@ -21,9 +21,10 @@ from client.core.warmup import steady_state
 
 Floats = npt.NDArray[np.float64]
 BLOCKS = 4
-WARMUP = 5
-"""Warm-up requests before each stay of a server, as in a campaign unless told otherwise."""
-COLD_FOR = 16
+WARMUP = 20
+"""Warm-up requests before each stay of a server, as in a campaign unless told otherwise: the same pictures for both servers, but for a
+baseline that is started a second time."""
+COLD_FOR = 31
 IMAGE_SPREAD = 0.15
 
 
@@ -45,6 +46,8 @@ class World:
     sizes: tuple[int, ...] = (30, 120)
     cold: tuple[float, float] = (0.0, 0.0)
     """How much slower each server is until it has answered COLD_FOR requests since its start, WARMUP of them before any is measured."""
+    fading: float | None = None
+    """Then, it is so much slower at its start, and 1 / e of it after so many requests."""
     promised: bool = True
     """False: outside what any of the designs can promise; told beside the others so that the limit is seen."""
 
@@ -55,7 +58,10 @@ WORLDS: tuple[World, ...] = (
     World("heavy tails", sigma=0.08, tail=2.5),
     World("drift 10 %", drift=0.10),
     World("drift + autocorrelated + heavy tails", sigma=0.06, rho=0.6, machine=0.06, tail=3.0, drift=0.10),
-    World("warm-up reaches into what is measured", cold=(0.6, 0.2)),
+    World("warm-up reaches into what is measured", cold=(0.6, 0.2), sizes=(30, 60, 120)),
+    World("small warm-up of one server", cold=(0.15, 0.0), sizes=(30, 60, 120)),
+    World("fading warm-up of one server", cold=(0.5, 0.0), fading=16, sizes=(30, 60, 120)),
+    World("fading warm-up", cold=(1.0, 0.2), fading=16, sizes=(30, 60, 120)),
     World("random walk 5 %", wander=0.05, promised=False),
     World("waves of 6", sigma=0.06, wave=0.05, in_flight=6, sizes=(120,)),
     World("waves of 15", sigma=0.06, wave=0.05, in_flight=15, sizes=(120,), promised=False),
@@ -144,28 +150,34 @@ def campaign(world: World, design: Design, n: int, effect: float, rng: np.random
         rows[arm].append(np.stack([logs, images, np.full(len(images), block), np.arange(begin, end), starts * 1e6]))
         begin = end
     arms, warm = {}, {}
+    pictures = rng.normal(size=2 * WARMUP) * IMAGE_SPREAD
     for arm, (name, parts) in enumerate(zip(("bf16", "fp8"), rows, strict=True)):
         log_ms, image, of_block, place, start = np.concatenate(parts, axis=1)
         whole = (part.astype(np.int64) for part in (image, of_block, place, start))
         arms[name] = made_arm(name, log_ms, *whole)
-        if any(world.cold):
-            warm[name] = _warmed_up(world, arm, name, begins[arm], rng)
+        slower = cold_log(world, arm, np.arange(WARMUP)) + (np.log1p(effect) if arm else 0.0)
+        warm[name] = _warmed_up(world, name, slower, begins[arm], pictures, rng)
     both = sides(*arms.values(), design)
     return steady_state(arms, (both,), design, warm).sides[0]
 
 
 def cold_log(world: World, arm: int, answered: npt.NDArray[np.int64]) -> Floats:
     """What a server that has answered so many requests since its start is slower by, as a log."""
+    if world.fading is not None:
+        return np.asarray(np.log1p(world.cold[arm] * np.exp(-answered / world.fading)), np.float64)
     return np.where(answered < COLD_FOR, np.log1p(world.cold[arm]), 0.0)
 
 
-def _warmed_up(world: World, arm: int, name: str, begins: list[float], rng: np.random.Generator) -> Arm:
+def _warmed_up(
+    world: World, name: str, slower: Floats, begins: list[float], pictures: Floats, rng: np.random.Generator
+) -> Arm:
     """WARMUP requests a millisecond apart before each stay: only their order and their latencies count."""
-    place = np.tile(np.arange(WARMUP), len(begins))
-    spread = math.hypot(IMAGE_SPREAD, world.sigma)
-    logs = np.log(200.0) + cold_log(world, arm, place) + rng.normal(size=len(place)) * spread
+    number = np.arange(WARMUP * len(begins))
+    place = number % WARMUP
+    logs = np.log(200.0) + slower[place] + pictures[number]
+    logs += rng.normal(size=len(number)) * math.hypot(world.sigma, world.machine)
     start = np.repeat(np.array(begins) * 1e6, WARMUP) - (WARMUP - place) * 1e6
-    return made_arm(name, logs, place, place, place, start.astype(np.int64))
+    return made_arm(name, logs, -1 - number, number, number, start.astype(np.int64))
 
 
 def _starts(logs: Floats, in_flight: int, now: float) -> tuple[Floats, float]:

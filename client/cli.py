@@ -176,11 +176,14 @@ def _load_flags(group: argparse._ArgumentGroup) -> None:
         "--requests",
         type=int,
         metavar="N",
-        help="measured requests for each target (default: 30; one server at a time 40)",
+        help="measured requests for each target (default: 30; one server at a time 60)",
     )
     group.add_argument("--duration", type=float, metavar="SECONDS", help="measure for this long instead of --requests")
     group.add_argument(
-        "--warmup", type=int, default=5, metavar="N", help="requests before measuring, with other pictures (default: 5)"
+        "--warmup",
+        type=int,
+        metavar="N",
+        help="requests before measuring, with other pictures (default: 20, or two for each one in flight)",
     )
     group.add_argument("--concurrency", type=int, metavar="N", help="closed loop: requests in flight (default: 1)")
     group.add_argument(

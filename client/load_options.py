@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 
+import msgspec
+
 from client.core.blocks import levels_of, parse_sweep
 from client.core.plan import Arrival, LoadProfile
 from client.errors import UsageError
 
-EXAMPLES = {"--requests": 30, "--warmup": 5, "--max-tokens": 64, "--max-side": 1024, "--concurrency": 16}
+EXAMPLES = {"--requests": 30, "--warmup": 20, "--max-tokens": 64, "--max-side": 1024, "--concurrency": 16}
 MOST_REQUESTS = 20_000_000
 """Of one target, over all levels: the arrivals of an open loop are drawn ahead, 8 bytes each."""
-SERIAL_REQUESTS = 40
+SERIAL_REQUESTS = 60
 """One server at a time: the baseline is there twice, with half of them each time, and the end of a warm-up is found among 20 or more."""
+WARMUP_IN_FLIGHT = 2
+"""Warm-up requests for each one in flight, at least: the first that start together meet an empty server."""
 MOST_IN_FLIGHT = 100_000
 MOST_WORKERS = 256
 
@@ -33,7 +37,7 @@ def load_profile(arguments: argparse.Namespace) -> LoadProfile:
         burstiness=1.0 if arguments.burstiness is None else between("--burstiness", arguments.burstiness, 1e-3, 1e3),
         requests=None if arguments.duration is not None or replayed else requests,
         duration_s=None if arguments.duration is None else between("--duration", arguments.duration, 0.5, 604_800),
-        warmup=at_least("--warmup", arguments.warmup, 0),
+        warmup=0 if arguments.warmup is None else at_least("--warmup", arguments.warmup, 0),
         workers=_workers(arguments.workers),
         max_in_flight=None
         if arguments.max_in_flight is None
@@ -42,6 +46,9 @@ def load_profile(arguments: argparse.Namespace) -> LoadProfile:
         retries=at_least("--retry-safe", arguments.retry_safe, 0),
         replay_of=arguments.replay,
     )
+    if arguments.warmup is None:
+        together = levels_of(load)[0].concurrency
+        load = msgspec.structs.replace(load, warmup=max(EXAMPLES["--warmup"], WARMUP_IN_FLIGHT * together))
     _refuse_too_much(load)
     _refuse_idle_workers(load)
     return load

@@ -92,7 +92,7 @@ def arm_plan(
     cold = tuple(closed_loop(1, 1, phase=Phase.COLD, index=i, image=i) for i in range(starts))
     warmup = []
     for i in range(starts):
-        together = max(1, min(load.concurrency, load.warmup))
+        together = max(1, min(levels_of(load)[0].concurrency, load.warmup))
         warmup.append(closed_loop(load.warmup, together, phase=Phase.WARMUP, index=i * load.warmup, image=image))
         image += load.warmup
     numbers = _Numbers(image=image)

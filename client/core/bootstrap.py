@@ -233,9 +233,7 @@ def _batch_interval(terms: Floats, point: float, paired: bool, confidence: float
 
 
 def z_of(interval: Interval, confidence: float) -> float:
-    """How many standard errors the value lies from zero, read back from its interval."""
-    return (
-        interval.value / (interval.half / normal_point(confidence))
-        if interval.half > 0
-        else math.copysign(99.0, interval.value)
-    )
+    """How many standard errors the value lies from zero, read back from the half of its interval that faces zero: the interval leaves zero
+    out where this is beyond its point."""
+    half = interval.value - interval.low if interval.value > 0 else interval.high - interval.value
+    return interval.value / (half / normal_point(confidence)) if half > 0 else math.copysign(99.0, interval.value)

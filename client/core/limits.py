@@ -47,5 +47,10 @@ FEW_REQUESTS = 6
 """Below this no distribution-free interval of a median exists at 95 %."""
 SETTLED_EFFECT = 0.05
 """How far a beginning, a step, a drift or a bend must reach, beside being significant (`client.core.steady`), to count as not settled."""
+BEGINS_ELSEWHERE = 0.02
+"""How far the ratio of two servers must begin from where it ends to be told of as a warm-up: less moves no word."""
+LIKELY_WARMING = 0.8
+"""How likely that must be. Of runs of steady servers 0.3 % come so far, interleaved and independent; 2 to 5 % of serial ones whose requests
+depend on one another with 0.6 (300 campaigns each)."""
 SETTLED_Z = 4.0
 """Standard errors at which output lengths count as different: a run is looked at in many ways, and a false alarm costs trust."""

@@ -17,15 +17,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from client.core.beginnings import Ahead, Courses, Look, averaged, courses
 from client.core.blocks import levels_of
-from client.core.bootstrap import Contrast, contrast
+from client.core.bootstrap import MANY, Contrast, contrast
+from client.core.drift import between, level_of, levelled, with_drift
 from client.core.estimates import rate_of, rate_series, series_of
 from client.core.metrics import Arm, batch_rates, throughput_weights
 from client.core.names import QUANTILES
-from client.core.observed import AnySeries
+from client.core.observed import AnySeries, Series, Shares
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.stats import Floats, Interval, t_point
-from client.core.table import Codes, Ints, Mask
+from client.core.table import Ints, Mask
 from client.core.waves import wave_of
 
 LEAST_PAIRS = 0.9
@@ -42,6 +44,8 @@ class Sides:
     paired: bool
     looks: tuple[Sides, ...] = ()
     """Serial with the pictures divided between both As: the candidate's half against the first A, and against the second."""
+    ahead: tuple[Ahead, ...] = ()
+    """What was sent ahead, for each look, or for the whole; nothing where it is not known."""
 
     @property
     def second_a(self) -> bool:
@@ -55,13 +59,6 @@ class Sides:
     @property
     def requests_per_arm(self) -> int:
         return min(len(self.parts[0]), sum(len(part) for part in self.parts[1:]))
-
-
-@dataclass(frozen=True, slots=True)
-class Drifted(Contrast):
-    """With drift between two As inside its intervals: `allowance` on each side of the log. More requests do not take it away."""
-
-    allowance: float = 0.0
 
 
 def sides(baseline: Arm, candidate: Arm, design: Design) -> Sides:
@@ -158,21 +155,23 @@ def latency_contrast(both: Sides, metric: str, stat: str, plan: RunPlan) -> Cont
     paired = both.paired and bool((_lengths(both, metric) >= 2).all())
     arms = aligned(both, metric) if paired else both.parts
     if both.looks and metric != "itl":
-        arms = arms[0], _levelled(arms, both.looks[0].parts[1].image, metric)
+        arms = arms[0], levelled(arms, both.looks[0].parts[1].image, metric)
     series = [series_of(part, metric, p) for part in arms]
     known: list[AnySeries] = [part for part in series if part is not None]
     if len(known) < len(series):
         return Contrast(None, None, 0, "none")
     waves = _waves([part.block[_defined(part, metric)] for part in arms], plan)
     found = contrast(known, both.weights, paired, plan.confidence, _seed(plan, stat), waves)
+    if paired:
+        found = _with_beginnings(found, both, arms, known, metric, plan)
     if not both.second_a:
         return found
     if both.looks:
-        drift = _between([latency_contrast(look, metric, stat, plan) for look in both.looks])
+        drift = between([latency_contrast(look, metric, stat, plan) for look in both.looks])
     else:
         of_a = None if waves is None else waves[1:]
         drift = contrast(known[1:], (-1.0, 1.0), paired, plan.confidence, _seed(plan, f"{stat} drift"), of_a)
-    return _with_drift(found, drift)
+    return with_drift(found, drift)
 
 
 def in_waves(plan: RunPlan) -> int:
@@ -187,6 +186,37 @@ def _waves(blocks: list[Ints], plan: RunPlan) -> list[Ints] | None:
     return None if together < 2 else [wave_of(block, together) for block in blocks]
 
 
+def _with_beginnings(
+    found: Contrast, both: Sides, arms: tuple[Arm, ...], series: list[AnySeries], metric: str, plan: RunPlan
+) -> Contrast:
+    parts = [part for part in series if isinstance(part, Series | Shares)]
+    if not both.ahead or len(arms) != 2 or len(parts) != 2 or found.n > MANY:
+        return found
+    return averaged(found, parts, _places(both, arms[1], metric), plan.confidence)
+
+
+def _places(both: Sides, baseline: Arm, metric: str) -> list[Look]:
+    """Of the compared pairs in their order, by the baseline's part of them: which stay each belongs to, and its place there."""
+    found = []
+    for ahead, stay in zip(both.ahead, both.looks_at_baseline, strict=True):
+        rows = np.flatnonzero(np.isin(baseline.image, stay.image))
+        place = np.searchsorted(np.sort(stay.start_ns), baseline.start_ns[rows]) + ahead.many
+        found.append(Look(rows, place.astype(np.int64), ahead.pairs(metric)))
+    return found
+
+
+def courses_of(both: Sides, metric: str) -> Courses | None:
+    """How likely the pairs' ratio begins elsewhere; None where that is not known."""
+    if not both.paired or not both.ahead:
+        return None
+    arms = aligned(both, metric)
+    if len(arms) != 2 or not 0 < len(arms[0]) <= MANY:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(arms[0].latency[metric] / arms[1].latency[metric])
+    return courses(logs, _places(both, arms[1], metric))
+
+
 def _lengths(both: Sides, metric: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array([len(_common(both.parts, [_defined(part, metric) for part in both.parts]))])
 
@@ -198,61 +228,10 @@ def log_ratios(both: Sides, metric: str) -> Floats | None:
     arms = aligned(both, metric)
     if len(arms) != 2 or not len(arms[0]):
         return None
-    baseline = _levelled(arms, both.looks[0].parts[1].image, metric) if both.looks else arms[1]
+    baseline = levelled(arms, both.looks[0].parts[1].image, metric) if both.looks else arms[1]
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(arms[0].latency[metric] / baseline.latency[metric])
     return np.asarray(logs[np.isfinite(logs)], np.float64)
-
-
-def drift_allowance(drift: Interval) -> float:
-    """Half of what the second A differs from the first beyond one and a half standard errors of its own noise."""
-    return max(0.0, abs(drift.value) - 0.75 * drift.half) / 2
-
-
-def _levelled(arms: tuple[Arm, ...], first: Codes, metric: str) -> Arm:
-    """The baseline with both looks brought to one level: drift between them is added to the interval as what it is, and would otherwise
-    be taken for dependence of neighbours as well."""
-    values, early = arms[1].latency[metric], np.isin(arms[1].image, first)
-    scale = _level_of(arms[0].latency[metric], values, early)
-    return replace(arms[1], latency=arms[1].latency | {metric: values * scale})
-
-
-def _level_of(candidate: Floats, baseline: Floats, early: Mask) -> Floats:
-    """What each value of the baseline is multiplied by: brings the median log ratios of both looks together, as far as they differ by
-    more than two of their standard errors."""
-    known = np.isfinite(candidate) & np.isfinite(baseline) & (candidate > 0) & (baseline > 0)
-    if min((known & early).sum(), (known & ~early).sum()) < 2:
-        return np.ones(len(baseline))
-    looks = [np.log(candidate[mask] / baseline[mask]) for mask in (known & early, known & ~early)]
-    step = float(np.median(looks[0]) - np.median(looks[1]))
-    error = math.sqrt(math.pi / 2 * sum(float(look.var(ddof=1)) / len(look) for look in looks))  # of medians
-    beyond = math.copysign(max(0.0, abs(step) - 2 * error), step)
-    return np.exp(np.where(early, 0.5, -0.5) * beyond)
-
-
-def _with_drift(found: Contrast, drift: Contrast) -> Contrast:
-    if found.log is None or drift.log is None:
-        return Contrast(None, None, found.n, found.method)
-    allowance = drift_allowance(drift.log)
-    plain = None
-    if found.difference is not None and drift.difference is not None:
-        wider = drift_allowance(drift.difference)
-        plain = found.difference.shifted(-wider, wider)
-    return Drifted(found.log.shifted(-allowance, allowance), plain, found.n, found.method, allowance)
-
-
-def _between(looks: list[Contrast]) -> Contrast:
-    """What the baseline drifted by from the first look to the second, the candidate's own halves taken out."""
-    first, second = looks
-    return Contrast(_gap_of(first.log, second.log), _gap_of(first.difference, second.difference), first.n, first.method)
-
-
-def _gap_of(first: Interval | None, second: Interval | None) -> Interval | None:
-    """First minus second, of independent intervals."""
-    if first is None or second is None:
-        return None
-    gap, half = first.value - second.value, math.hypot(first.half, second.half)
-    return Interval(gap, gap - half, gap + half)
 
 
 def rate_contrast(both: Sides, name: str, plan: RunPlan) -> Contrast:
@@ -287,19 +266,21 @@ def _closed_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
     shares = [rate_series(part, throughput_weights(part, plan.slos)[name]) for part in arms]
     if both.looks:
         early = np.isin(arms[1].image, both.looks[0].parts[1].image)
-        scale = _level_of(shares[0].below, shares[1].below, early)
+        scale = level_of(shares[0].below, shares[1].below, early)
         shares[1] = replace(shares[1], below=shares[1].below * scale)
     series: list[AnySeries] = list(shares)
     waves = _waves([part.block[part.end_ns > part.start_ns] for part in arms], plan)
     found = contrast(series, both.weights, both.paired, plan.confidence, _seed(plan, "rate"), waves)
+    if both.paired:
+        found = _with_beginnings(found, both, arms, series, "e2e", plan)
     if not both.second_a:
         return found
     if both.looks:
-        drift = _between([_closed_rate(look, name, plan) for look in both.looks])
+        drift = between([_closed_rate(look, name, plan) for look in both.looks])
     else:
         of_a = None if waves is None else waves[1:]
         drift = contrast(series[1:], (-1.0, 1.0), both.paired, plan.confidence, _seed(plan, "rate drift"), of_a)
-    return _with_drift(found, drift)
+    return with_drift(found, drift)
 
 
 def _block_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
@@ -322,10 +303,10 @@ def _block_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
     if not both.second_a:
         return found
     if both.looks:
-        return _with_drift(found, _between([_block_rate(look, name, plan) for look in both.looks]))
+        return with_drift(found, between([_block_rate(look, name, plan) for look in both.looks]))
     noise = t_point(plan.confidence, freedom) * math.sqrt(sum(float(p.var(ddof=1)) / len(p) for p in logs[1:]))
     gap = float(logs[2].mean() - logs[1].mean())
-    return _with_drift(found, Contrast(Interval(gap, gap - noise, gap + noise), None, n, found.method))
+    return with_drift(found, Contrast(Interval(gap, gap - noise, gap + noise), None, n, found.method))
 
 
 def _welch(variances: list[float], sizes: list[int]) -> float:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+from client.core import limits
 from client.core.autoregression import strongly, widening
 from client.core.bootstrap import MANY
 from client.core.dependence import STRONG
 from client.core.findings import Gate
 from client.core.gates import Look, Seen, flag, settled
 from client.core.generator_gates import SPREAD
-from client.core.pairing import in_waves, log_ratios
+from client.core.pairing import courses_of, in_waves, log_ratios
+from client.core.settling_words import maybe_warming
+from client.core.warmup import LOOKED_AT
 
 MORE = 4
 """Times as many requests: of a strong dependence a hundred pairs are too few, three hundred are enough (docs/statistics.md)."""
@@ -38,4 +42,24 @@ def strong_dependence(seen: Seen) -> Iterator[Gate]:
         )
 
 
-SERIES_LOOKS: tuple[Look, ...] = (strong_dependence,)
+def warm_up_likely(seen: Seen) -> Iterator[Gate]:
+    """Not beyond doubt, so nothing is left out for it; what it may move is in the intervals (`client.core.beginnings`)."""
+    if in_waves(seen.plan) > 1:  # a wave that differs from the rest looks like it
+        return
+    if any(gate.code == "not_settled" for gate in settled(seen)):
+        return
+    for both in () if seen.steady is None else seen.steady.sides:
+        for metric in LOOKED_AT:
+            found = courses_of(both, metric)
+            likely = 0.0 if found is None else found.reaching(math.log1p(limits.BEGINS_ELSEWHERE))
+            if likely > limits.LIKELY_WARMING:
+                yield flag(
+                    "warm_up_likely",
+                    *maybe_warming(both, likely, seen.plan.load.warmup, metric.upper()),
+                    tuple(part.target for part in both.parts[:2]),
+                    SPREAD,
+                )
+                break
+
+
+SERIES_LOOKS: tuple[Look, ...] = (strong_dependence, warm_up_likely)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from client.core.pairing import Sides
 from client.core.steady import Course, Settling
 from client.core.warmup import Steady
+
+WARMUP = 20
+"""Requests that a run warms up with unless told otherwise."""
 
 
 def stay_of(number: int, stays: int) -> str:
@@ -27,6 +31,16 @@ def left_out(steady: Steady) -> tuple[str, str, tuple[str, ...]]:
         f"{many} to the warm-up and are left out of latency, throughput, energy and cost: {why} (MSER-5, and a test for one level).",
         "Raise --warmup by as much, and nothing needs to be left out.",
         tuple(dict.fromkeys(one.target for one in steady.found)),
+    )
+
+
+def maybe_warming(both: Sides, likely: float, warmup: int, primary: str) -> tuple[str, str]:
+    """Fact and next step: a warm-up that may reach into the pairs, `likely` from 0 to 1."""
+    b, a = (part.target for part in both.parts[:2])
+    return (
+        f"What {b} and {a} differ by probably ({min(likely, 0.99):.0%}) begins elsewhere in {primary} than it ends: the warm-up of one of them may reach into the"
+        " measured requests. The intervals are averaged over where it may end, and are wider for it.",
+        f"Ask for --warmup {2 * max(warmup, WARMUP)} or more, and they need not be.",
     )
 
 

@@ -77,7 +77,7 @@ def settling(values: Floats) -> Settling:
     if len(known) < LEAST:
         return Settling(Course.FEW, None, _beginning_of_few(known))
     width = -(-len(known) // POINTS)
-    logs = _without_outliers(np.log(known[: len(known) // width * width].reshape(-1, width).mean(axis=1)))
+    logs = without_outliers(np.log(known[: len(known) // width * width].reshape(-1, width).mean(axis=1)))
     shapes = (_step(logs), _polynomial(logs, 1), _polynomial(logs, 2), *_beginning(logs))
     shown = [shape for shape in shapes if shape.shown]
     if not shown:
@@ -101,7 +101,7 @@ def settling_after(before: Floats, values: Floats) -> Settling:
     known, earlier = (part[np.isfinite(part) & (part > 0)] for part in (values, before))
     if found.course in (Course.STEP, Course.DRIFT, Course.BEND):
         return found
-    logs = _without_outliers(np.log(known)) if len(known) > AROUND else np.zeros(0)
+    logs = without_outliers(np.log(known)) if len(known) > AROUND else np.zeros(0)
     whole = settling(np.concatenate([earlier, known])) if len(earlier) else found
     reach = (whole.end or 0) - len(earlier)
     if found.course is Course.FEW and whole.course in (Course.STEP, Course.DRIFT, Course.BEND):
@@ -119,7 +119,7 @@ def _split(logs: Floats, cut: int, confidence: float) -> _Shape:
     return _shape(Course.STEP, size, 1 / cut + 1 / (len(logs) - cut), rest, cut, confidence)
 
 
-def _without_outliers(logs: Floats) -> Floats:
+def without_outliers(logs: Floats) -> Floats:
     around = np.lib.stride_tricks.sliding_window_view(np.pad(logs, AROUND // 2, mode="reflect"), AROUND)
     middle = np.median(around, axis=1)
     spread = 1.4826 * float(np.median(np.abs(logs - middle)))
@@ -162,7 +162,7 @@ def _beginning_of_few(known: Floats) -> float:
     n = len(known)
     if n < SHORTEST:
         return 0.0
-    logs = _without_outliers(np.log(known))
+    logs = without_outliers(np.log(known))
     sizes = {cut: float(logs[:cut].mean() - logs[cut:].mean()) for cut in range(2, n // 2 + 1)}
     errors = {cut: float(logs[cut:].std(ddof=1)) * math.sqrt(1 / cut + 1 / (n - cut)) for cut in sizes}
     best = max(sizes, key=lambda cut: abs(sizes[cut]) / errors[cut] if errors[cut] > 0 else 0.0)

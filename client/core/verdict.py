@@ -19,10 +19,11 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from client.core.bootstrap import Contrast, z_of
+from client.core.drift import Drifted
 from client.core.findings import Effect, Estimate, Gate, Severity, Word
 from client.core.names import COMPARED, NAMES, STATISTICS, Better, Name
 from client.core.noise import noise_floor, rate_floor
-from client.core.pairing import Drifted, Sides, latency_contrast, rate_contrast
+from client.core.pairing import Sides, latency_contrast, rate_contrast
 from client.core.phrases import Told, effect_sentence
 from client.core.plan import Arrival, RunPlan
 from client.core.stats import Interval, holm, least_n, two_sided_p

@@ -9,11 +9,12 @@ all measured requests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
 
+from client.core.beginnings import Ahead
 from client.core.evidence import Evidence
 from client.core.gpu import series
 from client.core.metrics import Arm, arm
@@ -82,6 +83,7 @@ def steady_state(
         for stay, one in _beginnings(target, stays_of(arms[target], pairs), warm.get(target))
     ]
     told = tuple(one for _, one in found)
+    pairs = tuple(_with_ahead(both, arms, warm) for both in pairs)
     whole = Steady(
         arms, pairs, dict.fromkeys(arms, 0), {name: mine.start_ns[:0] for name, mine in arms.items()}, told, warm
     )
@@ -100,7 +102,7 @@ def steady_state(
     baseline, *others = kept.values()
     left_out = {name: sum(map(_gone(kept[name]), stays_of(mine, pairs))) for name, mine in arms.items()}
     gone = {name: mine.start_ns[~keep[name]] for name, mine in arms.items()}
-    again = tuple(sides(baseline, other, design) for other in others) if pairs else ()
+    again = tuple(_with_ahead(sides(baseline, other, design), arms, warm) for other in others) if pairs else ()
     return Steady(kept, again, left_out, gone, told, warm)
 
 
@@ -189,6 +191,30 @@ def _ahead(warm: Arm | None, stays: tuple[Arm, ...], number: int) -> Arm | None:
         return None
     since = stays[number - 1].start_ns[-1] if number else -np.inf
     return warm.part((warm.start_ns > since) & (warm.start_ns < stays[number].start_ns[0]))
+
+
+def _with_ahead(both: Sides, arms: Mapping[str, Arm], warm: Mapping[str, Arm]) -> Sides:
+    """With what was sent ahead of its pairs: the warm-up requests, and of `arms` what is not among the pairs any more."""
+    if not both.paired or len(both.parts) != 2:
+        return both
+    candidate, baseline = both.parts
+    gone = {
+        part.target: mine.part(~np.isin(mine.rows, part.rows))
+        for part in both.parts
+        for mine in [arms.get(part.target, part)]
+    }
+    stays, ahead = both.looks_at_baseline, []
+    for number, stay in enumerate(stays):
+        mine = _ahead(warm.get(baseline.target), stays, number)
+        since, lost = (stays[number - 1].start_ns[-1] if number else -np.inf), gone[baseline.target]
+        lost = lost.part((lost.start_ns > since) & (lost.start_ns < stay.start_ns.min(initial=0)))
+        whole = _ahead(warm.get(candidate.target), (candidate,), 0)
+        ahead.append(Ahead(_some(whole, gone[candidate.target]), _some(mine, lost)))
+    return replace(both, ahead=tuple(ahead))
+
+
+def _some(warm: Arm | None, lost: Arm) -> tuple[Arm, ...]:
+    return tuple(part for part in (warm, lost) if part is not None)
 
 
 def _levelled(values: Floats, tokens: Ints) -> Floats:

@@ -19,7 +19,7 @@ RATIOS = np.array([0.0, *2.0 ** np.arange(-5, 11)])
 """Variance of the waves' effects over variance within a wave: none, then evenly spaced in the logarithm, as a scale is."""
 SHARES = RATIOS / (1 + RATIOS)
 """The same as a share of the whole variance (intraclass correlation)."""
-NONE_SHARED = 0.5
+NONE_SHARED = 0.55
 """How likely it is beforehand that a wave shares nothing; all other ratios are equally likely. Independent requests then pay some 2 % of
 width over 16 waves, 5 % over eight and 10 to 15 % over four; without it the latter would pay 60 %."""
 

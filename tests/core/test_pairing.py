@@ -13,12 +13,13 @@ from benchmarks.worlds import World, campaign, naive_interval, plan, slots
 from client.core.analysis import analyse
 from client.core.blocks import block_plan
 from client.core.bootstrap import contrast
+from client.core.drift import Drifted
 from client.core.findings import Action, Effect, Estimate, Level, Recommendation, Word
 from client.core.levels import over_levels
 from client.core.metrics import arm
 from client.core.noise import noise_floor, rate_floor
 from client.core.observed import Series
-from client.core.pairing import Drifted, Sides, latency_contrast, sides
+from client.core.pairing import Sides, latency_contrast, sides
 from client.core.plan import Arrival, Design, LoadProfile, Timeouts
 from client.core.records import Outcome, RequestRecord
 from client.core.stats import Interval, inflation
@@ -159,7 +160,7 @@ def test_thirty_dependent_pairs_are_not_taken_for_independent_ones() -> None:
     """A test at 5 % misses the dependence of neighbours in a third of such campaigns, and the interval is then wrong in one of seven."""
     world = World("autocorrelated", sigma=0.06, rho=0.6, machine=0.08)
     missed = 0
-    for seed in range(200):
+    for seed in range(600):
         both = campaign(world, Design.INTERLEAVED, 30, 0.0, np.random.default_rng([5, seed]))
         logs = np.log(both.parts[0].latency["e2e"] / both.parts[1].latency["e2e"])
         if inflation(logs) > 1:
@@ -167,7 +168,7 @@ def test_thirty_dependent_pairs_are_not_taken_for_independent_ones() -> None:
         found = latency_contrast(both, "e2e", "p50", plan(Design.INTERLEAVED, seed)).log
         assert found is not None
         missed += not found.low <= 0 <= found.high
-    assert missed <= 4  # 5 % of the 70 or so would be 3 or 4; with independent draws it is 6
+    assert missed <= 18  # of some 210 that show nothing; with independent draws it is 26
 
 
 def test_a_tail_is_no_wider_for_a_dependence_that_does_not_reach_it() -> None:
