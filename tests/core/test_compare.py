@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import made
+import msgspec
 import pytest
 
 from client.compare import main
 from client.core.across import joined
 from client.core.analysis import analyse
 from client.core.evidence import Evidence, GpuEvidence
-from client.core.findings import Estimate
+from client.core.findings import Estimate, Word
 from client.core.measured import measured_in
 from client.core.plan import Design, Timeouts
 from client.core.records import GpuSample, ImageFact, Outcome, Phase, PhaseWindow, RequestRecord
+from client.reports import markdown, terminal
 from client.rundir import Manifest, RunDir
 
 
@@ -184,3 +186,27 @@ def test_clocks_of_two_runs_are_compared_and_memory_of_a_shared_gpu_is_not() -> 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     assert main([str(tmp_path), str(tmp_path)]) == 6
+
+
+@pytest.mark.parametrize(("here", "there"), [((), ()), ((0, 1), ())])
+def test_where_no_picture_was_answered_in_both_runs_accuracy_is_not_compared(here: tuple[int, ...], there: tuple[int, ...]) -> None:  # fmt: skip
+    """`here` and `there`: which pictures were answered, by whether their number is odd."""
+    photos = {name: msgspec.structs.replace(fact, boxes=((0.2, 0.3, 0.6, 0.7),)) for name, fact in facts("x").items()}
+    runs = []
+    for run_id, answered in (("first", here), ("later", there)):
+        records = [
+            msgspec.structs.replace(r, text="[0.2, 0.3, 0.6, 0.7]")
+            if r.index % 2 in answered
+            else made.failed(r.target, r.index, r.intended_ns / made.MS, Outcome.HTTP_ERROR, image_id=r.image_id, block=r.block, status=500)
+            for r in made.campaign(1)
+        ]  # fmt: skip
+        runs.append(made.evidence(records, images=photos, run_id=run_id))
+    pair = joined(*runs)
+    findings = analyse(pair, measured_in(pair))
+    assert findings.comparison is not None
+    assert findings.comparison.parity.word is Word.NOT_MEASURED
+    told = terminal.render(findings)
+    assert "0.0000" not in told
+    why = "Accuracy was not compared (there is no picture that both answered)."
+    assert findings.comparison.parity.sentence == why
+    assert why in markdown.render(findings)
