@@ -8,6 +8,7 @@ from math import floor
 
 from client.core.findings import Comparison, Findings, Memory, Parity, TargetFindings, Word
 from client.core.names import NAMES
+from client.core.room import size_to_tell
 from client.reports.format import NOT_MEASURED, SECONDARY, change, estimate, exact_change, gib, percent
 
 _WORTH = re.compile(r"are worth (\d+) independent")
@@ -44,7 +45,7 @@ def main_rows(findings: Findings) -> list[Row]:
         _memory_row(findings, "Model weights", lambda m: m.weights_gib),
         _memory_row(findings, "KV cache", lambda m: m.kv_cache_gib),
         _memory_row(findings, "KV cache, tokens", lambda m: m.kv_cache_tokens, _kv_tokens),
-        _memory_row(findings, "Requests that fit at once", _at_once, _at_once_text),
+        _memory_row(findings, _room(findings), _at_once, _at_once_text),
         _memory_row(findings, "Its processes on the GPU", lambda m: m.process_gib),
         _memory_row(findings, _whole_gpu(findings), lambda m: m.whole_gpu_peak_gib or m.whole_gpu_idle_gib),
         *(_metric_row(findings, *names) for names in LATENCIES),
@@ -70,6 +71,11 @@ def _row(findings: Findings, label: str, cells: list[str], changes: Callable[[Co
 def _whole_gpu(findings: Findings) -> str:
     shared = any("shared" in t.memory.source.get("whole_gpu_peak_gib", "") for t in findings.targets.values())
     return "Whole GPU, shared" if shared else "Whole GPU, at peak"
+
+
+def _room(findings: Findings) -> str:
+    size = size_to_tell(findings)
+    return "Requests that fit at once" if size is None else f"Requests of {size:,.0f} tokens at once"
 
 
 def _says_nothing(cell: str) -> bool:
@@ -108,7 +114,7 @@ def _kv_tokens(memory: Memory) -> str:
 
 
 def _at_once(memory: Memory) -> float | None:
-    """Whole requests of this run's length that the KV cache holds, or fewer where the scheduler runs fewer."""
+    """Whole requests of one length that the KV cache holds, or fewer where the scheduler runs fewer."""
     if memory.requests_at_once is None:
         return None
     room = floor(memory.requests_at_once)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import made
 import msgspec
+import numpy as np
 import pytest
+import report_runs
 
 from client.compare import main
 from client.core.across import joined
@@ -17,7 +20,7 @@ from client.core.findings import Estimate, Word
 from client.core.measured import measured_in
 from client.core.plan import Design, Timeouts
 from client.core.records import GpuSample, ImageFact, Outcome, Phase, PhaseWindow, RequestRecord
-from client.reports import markdown, terminal
+from client.reports import markdown, tables, terminal
 from client.rundir import Manifest, RunDir
 
 
@@ -210,3 +213,22 @@ def test_where_no_picture_was_answered_in_both_runs_accuracy_is_not_compared(her
     why = "Accuracy was not compared (there is no picture that both answered)."
     assert findings.comparison.parity.sentence == why
     assert why in markdown.render(findings)
+
+
+def test_room_is_counted_in_requests_of_one_size_in_the_table_and_in_the_text() -> None:
+    """The table counted each run's own requests, 284 and 77, and the text those of the first: 284 instead of 284."""
+    small = report_runs.normal()
+    longer = small.records.ints | {"prompt_tokens": np.full(len(small.records), 4000)}
+    large = msgspec.structs.replace(small, run_id="later", records=dataclasses.replace(small.records, ints=longer))
+    pair = joined(small, large, targets=("bf16", "fp8"))
+    findings = analyse(pair, measured_in(pair))
+    assert findings.comparison is not None
+    row = next(row for row in tables.main_rows(findings) if row[0].startswith("Requests of"))
+    assert row == ["Requests of 1,120 tokens at once", "282", "394", "+40 %"]
+    told = " ".join(findings.comparison.memory_story)
+    assert "room for 394 requests of up to 1,120 tokens at once instead of 282, 112 more" in told
+    assert "about 110 of its own fit at once" in " ".join(findings.targets["b"].memory.notes)
+    assert "of its own" not in " ".join(findings.targets["a"].memory.notes)
+    alike = joined(small, msgspec.structs.replace(small, run_id="later"))
+    rows = tables.main_rows(analyse(alike, measured_in(alike)))
+    assert [row[1:] for row in rows if row[0] == "Requests that fit at once"] == [["282", "282", "0.0 %"]]
