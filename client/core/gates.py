@@ -160,7 +160,7 @@ def output_lengths(seen: Seen) -> Iterator[Gate]:
             word = "longer" if found.share > 0 else "shorter"
             yield invalid(
                 "output_lengths",
-                f"{b.target} gives {abs(found.share):.1%} {word} answers than {a.target} ({found.candidate:.1f} against {found.baseline:.1f} tokens): latency per request is not like for like, TPOT still is.",
+                f"{b.target} gives {abs(found.share):.1%} {word} answers than {a.target} ({found.candidate:.1f} against {found.baseline:.1f} tokens): latency per request is not like for like. Time per output token is not spoiled by this.",
                 "Use --ignore-eos with a fixed --max-tokens to compare speed, and judge the answers apart.",
                 (a.target, b.target),
                 PER_ANSWER,
