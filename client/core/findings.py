@@ -240,6 +240,10 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     effects: dict[str, dict[str, Effect]] = {}
     gates: tuple[Gate, ...] = ()
     """Raised by what was measured at this load alone."""
+    cut_short: dict[str, int] = {}
+    """Target -> requests measured at this load, where the run ended in it or before it; empty where it was measured as planned."""
+    planned: int | None = None
+    """Requests that were to be measured at this load for each target; None for a load by time."""
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):

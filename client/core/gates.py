@@ -14,6 +14,7 @@ import numpy as np
 
 from client.core import limits
 from client.core.counters import Difference
+from client.core.cut import where_cut
 from client.core.evidence import Evidence
 from client.core.findings import Gate, Severity
 from client.core.lengths import LEAST_COUNTED, compared, counted, mean_prompt
@@ -258,9 +259,15 @@ def settled(seen: Seen) -> Iterator[Gate]:
 def cut_short(seen: Seen) -> Iterator[Gate]:
     if seen.evidence.interrupted or not seen.evidence.complete:
         how = "was interrupted" if seen.evidence.interrupted else "ended before its plan did"
+        where = where_cut(seen.evidence)
+        then = "the numbers are over what was measured until then"
+        if where.startswith("after"):
+            where, then = f", {where}", "what was to come then is missing, or is not whole"
+        elif where:
+            where = f" {where}"
         yield flag(
             "cut_short",
-            f"The run {how}: the numbers are over what was measured until then.",
+            f"The run {how}{where}: {then}.",
             "Run again for the whole plan.",
         )
     if seen.evidence.torn_lines:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from math import floor
 
+from client.core.cut import label_of
 from client.core.findings import Comparison, Findings, Memory, Parity, TargetFindings, Word
 from client.core.names import NAMES
 from client.core.room import size_to_tell
@@ -235,14 +236,13 @@ def level_rows(findings: Findings) -> tuple[Row, list[Row]]:
     head = ["Load", "", "E2E, median", "TTFT, median", "Throughput", "Change of E2E"]
     rows = []
     for level in findings.levels:
-        unit = "in flight" if level.knob == "concurrency" else "requests/s"
         for number, name in enumerate(findings.targets):
             metrics = level.metrics.get(name, {})
             cells = [estimate(metrics.get(key)) for key in ("e2e_ms_p50", "ttft_ms_p50", "requests_per_s")]
             effect = level.effects.get(name, {}).get("e2e_p50")
-            rows.append(
-                [f"{level.value:g} {unit}" if number == 0 else "", name, *cells, change(effect) if effect else ""]
-            )
+            done = level.cut_short.get(name)
+            who = name if done is None or level.planned is None else f"{name}, {done:,} of {level.planned:,}"
+            rows.append([label_of(level) if number == 0 else "", who, *cells, change(effect) if effect else ""])
     return head, rows
 
 
