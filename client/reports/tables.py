@@ -207,10 +207,19 @@ def _error_row(findings: Findings) -> Row:
 
 def secondary_note(findings: Findings) -> str:
     """What the mark behind a word means; '' where no word has it."""
-    among = max((pair.corrected_among for pair in findings.comparisons), default=0)
-    if not among:
+    if not _marked(main_rows(findings), 1 + len(findings.targets)):
         return ""
-    return f"{SECONDARY} secondary: a direction only if it survives Holm's correction among {among} metrics"
+    among = max((pair.corrected_among for pair in findings.comparisons), default=0)
+    return _secondary(f"{among} metrics") if among else f"{SECONDARY} secondary"
+
+
+def _secondary(among: str) -> str:
+    return f"{SECONDARY} secondary: a direction only if it survives Holm's correction among {among}"
+
+
+def _marked(rows: list[Row], first: int) -> bool:
+    """Is a word in the columns from `first` on marked as secondary?"""
+    return any(SECONDARY in cell for row in rows for cell in row[first:])
 
 
 def floorless(findings: Findings) -> str:
@@ -228,7 +237,9 @@ def levels_note(findings: Findings) -> str:
     """The same of the table of loads."""
     if len(findings.levels) < 2 or not findings.comparisons:
         return ""
-    return f"Decided at {findings.levels[0].label}. {SECONDARY} not decisive: Holm's correction among the other loads"
+    decided = f"Decided at {findings.levels[0].label}"
+    head, rows = level_rows(findings)
+    return f"{decided}. {_secondary('the other loads')}" if _marked(rows, len(head) - 1) else decided
 
 
 def level_rows(findings: Findings) -> tuple[Row, list[Row]]:
