@@ -294,6 +294,7 @@ def _composed(
     reasons = spoiled_by(gates, plan.primary)
     load = load_told(evidence, targets, steps)
     missing = missing_facts(comparisons[0]) if comparisons else ()
+    asked = f" (as {plan.targets[0].name} was asked)" if evidence.plan_differences else ""
     if comparisons:
         spoiled = reasons[0] if reasons else None
         every = [recommend(pair, plan.primary, load, spoiled, missing) for pair in comparisons]
@@ -316,7 +317,7 @@ def _composed(
         interrupted=evidence.interrupted,
         question=question(plan),
         load=load,
-        workload=workload_sentence(plan, targets, evidence.distinct_pictures),
+        workload=workload_sentence(plan, targets, evidence.distinct_pictures) + asked,
         confidence=plan.confidence,
         primary=plan.primary,
         min_effect=plan.min_effect,

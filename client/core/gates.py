@@ -280,10 +280,13 @@ def cut_short(seen: Seen) -> Iterator[Gate]:
 
 def two_runs(seen: Seen) -> Iterator[Gate]:
     if seen.evidence.separate_runs:
+        pictures = "Nor are requests paired by image: the two saw different or repeated ones."
+        if all(both.paired for both in seen.sides):
+            pictures = "Pairing by image takes out the pictures only."
         yield flag(
             "two_runs",
             "These are two runs, not one: whatever changed between them (host, clocks, temperature, driver, other tenants, server build, network) "
-            "is part of the difference, and no interval here contains it. Pairing by image takes out the pictures only.",
+            f"is part of the difference, and no interval here contains it. {pictures}",
             "Measure both in one run before you decide by it.",
             tuple(seen.arms),
         )

@@ -136,11 +136,16 @@ def test_pictures_that_share_a_name_only_are_not_paired(here: dict[str, Any], th
     assert findings.valid
     assert findings.comparison is not None
     assert findings.comparison.notes[1].startswith("Requests are paired" if paired else "Requests are not paired")
+    told = next(gate.fact for gate in findings.gates if gate.code == "two_runs")
+    assert ("Pairing by image takes out the pictures only" in told) == paired, (
+        "no pairing is claimed where there is none"
+    )
 
 
 def test_a_simulated_server_is_not_compared_with_a_real_one() -> None:
     found = analyse(joined(made.evidence(made.campaign(1)), later(plan=made.plan(simulate="h100"))))
     assert "a real one / a simulated server" in found.invalid_reasons[0]
+    assert found.workload.endswith("temperature 0 (as a was asked)")
 
 
 def test_limits_matter_where_one_was_reached() -> None:
