@@ -14,7 +14,7 @@ import numpy as np
 
 from client.core import limits
 from client.core.counters import Difference
-from client.core.cut import where_cut
+from client.core.cut import was_cut, where_cut
 from client.core.evidence import Evidence
 from client.core.findings import Gate, Severity
 from client.core.lengths import LEAST_COUNTED, compared, counted, mean_prompt
@@ -150,6 +150,9 @@ def too_few(seen: Seen) -> Iterator[Gate]:
             step = "Look at how the others failed, and at the server's log."
         else:
             fact = f"Only {counted} request{'' if counted == 1 else 's'} to {target} {'was' if counted == 1 else 'were'} measured: {why}"
+        planned = seen.plan.load.requests
+        if was_cut(seen.evidence, target) and (planned is None or counted < planned):
+            step = "The run was cut short: run it again for the whole plan."
         yield invalid("too_few_requests", fact, step, (target,))
 
 

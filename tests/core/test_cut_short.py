@@ -12,6 +12,7 @@ from client.core.measured import measured_in
 from client.core.plan import LoadProfile, Sweep
 from client.core.records import Outcome
 from client.core.sentences import load_sentence
+from client.core.table import RecordTable
 from client.reports import markdown, tables
 from client.reports.charts.sweep import sweep_chart
 
@@ -91,6 +92,13 @@ def test_a_sweep_tells_in_which_load_it_was_cut_short() -> None:
         "The run was interrupted at 4 in flight (measured: 31 of 32 requests for bf16, 8 of 32 for fp8)"
     )
     assert all(reason.startswith("At 4 in flight (cut short): ") for reason in findings.recommendation.reasons if reason.startswith("At "))  # fmt: skip
+    few = msgspec.structs.replace(
+        torn_sweep(), records=RecordTable.from_records(r for r in made.campaign() if r.index < 3)
+    )
+    steps = {gate.next_step for gate in analyse(few).gates if gate.code == "too_few_requests"}
+    assert steps == {"The run was cut short: run it again for the whole plan."}, (
+        "no larger --requests would have helped"
+    )
     assert "grew to the last level that was measured whole" in markdown.render(findings)
     chart = sweep_chart(findings)
     assert chart is not None
