@@ -26,7 +26,7 @@ from client import host
 from client.campaign import first_request_failed
 from client.cli import build_parser
 from client.config import build_plan
-from client.core.blocks import arm_plan
+from client.core.blocks import arm_plan, starts_of
 from client.core.body import chat_body
 from client.core.evidence import ServerEvidence
 from client.core.plan import RunPlan, Target, TargetKind
@@ -125,7 +125,7 @@ def shown(text: str) -> str:
 def run(plan: RunPlan, asked: Asked, out: Path, progress: Progress, check: Check) -> int:
     """Measures, writes the run directory, prints the verdict; returns the exit code. Raises HalfweightError, or KeyboardInterrupt with what was kept."""
     replay = None if plan.load.replay_of is None else arrivals_of(Path(plan.load.replay_of))
-    stages = arm_plan(plan.load, plan.seed, replay=replay)
+    stages = arm_plan(plan.load, plan.seed, replay=replay, starts=starts_of(asked.isolate, plan.targets))
     pictures = open_pictures(
         plan.workload,
         plan.seed,

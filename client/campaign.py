@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from client.core.blocks import ArmPlan, Block, arm_plan, block_plan
+from client.core.blocks import ArmPlan, Block, arm_plan, block_plan, starts_of
 from client.core.evidence import ServerEvidence
 from client.core.plan import RunPlan
 from client.core.records import ImageFact, Outcome, Phase, PhaseWindow, RequestRecord, ServerSnapshot, WorkerHealth
@@ -129,9 +129,10 @@ class Campaign:
     async def run(self) -> None:
         """Returns when all is measured, or soon after `interrupt`. Raises TargetError when a target cannot answer its first request."""
         plan = self._plan
-        stages = arm_plan(plan.load, plan.seed, replay=self._replay)
+        starts = starts_of(self._keeper is not None, plan.targets)
+        stages = arm_plan(plan.load, plan.seed, replay=self._replay, starts=starts)
         names = [target.name for target in plan.targets]
-        blocks = block_plan(plan.targets, plan.design, plan.load, plan.seed, replay=self._replay)
+        blocks = block_plan(plan.targets, plan.design, plan.load, plan.seed, replay=self._replay, starts=starts)
         if self._keeper is None and all(block.slots.duration_ns is None for block in blocks):
             first = len(stages.cold[0]) + len(stages.warmup[0])
             asked = sum(len(slots) for slots in quality_passes(plan, stages.images))

@@ -67,6 +67,8 @@ def joined(
         host={f"a.{k}": v for k, v in a.host.items()} | {f"b.{k}": v for k, v in b.host.items()},
         versions={f"a.{k}": v for k, v in a.versions.items()} | {f"b.{k}": v for k, v in b.versions.items()},
         separate_runs=True,
+        runs_cut=tuple(new for run, _, new, _ in arms if run.interrupted or not run.complete),
+        loads={new: run.plan.load for run, _, new, _ in arms},
         restarts_expected=tuple(new for run, name, new, _ in arms if name in restarts_expected(run)),
         plan_differences=tuple(runs_differ(a, b)),
     )

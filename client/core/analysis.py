@@ -39,7 +39,7 @@ from client.core.plan import Design, RunPlan, Target
 from client.core.recommend import missing_facts, recommend
 from client.core.records import Phase
 from client.core.resources import cost
-from client.core.sentences import headline, load_sentence, question, workload_sentence
+from client.core.sentences import headline, load_told, question, workload_sentence
 from client.core.series_gates import SERIES_LOOKS
 from client.core.server_gates import SERVER_LOOKS
 from client.core.starts import server_start, start_sentences
@@ -283,15 +283,6 @@ def _simulated_note(plan: RunPlan) -> str | None:
     return f"every number comes from a model of {plan.simulate or 'a server'}, not from a GPU."
 
 
-def _until_cut(evidence: Evidence, targets: dict[str, TargetFindings]) -> dict[str, int] | None:
-    """Target -> measured requests that came to an end of their own; None of a run that ended as planned."""
-    if not evidence.interrupted and evidence.complete:
-        return None
-    return {
-        name: t.requests_sent - t.errors.get("cancelled", 0) - t.errors.get("lost", 0) for name, t in targets.items()
-    }
-
-
 def _composed(
     evidence: Evidence,
     targets: dict[str, TargetFindings],
@@ -301,9 +292,9 @@ def _composed(
 ) -> Findings:
     plan = evidence.plan
     reasons = spoiled_by(gates, plan.primary)
-    of_each = {name: t.requests_sent for name, t in targets.items()} if evidence.separate_runs else None
-    load = load_sentence(plan, _until_cut(evidence, targets), of_each)
+    load = load_told(evidence, targets, steps)
     missing = missing_facts(comparisons[0]) if comparisons else ()
+    asked = f" (as {plan.targets[0].name} was asked)" if evidence.plan_differences else ""
     if comparisons:
         spoiled = reasons[0] if reasons else None
         every = [recommend(pair, plan.primary, load, spoiled, missing) for pair in comparisons]
@@ -326,7 +317,7 @@ def _composed(
         interrupted=evidence.interrupted,
         question=question(plan),
         load=load,
-        workload=workload_sentence(plan, targets, evidence.distinct_pictures),
+        workload=workload_sentence(plan, targets, evidence.distinct_pictures) + asked,
         confidence=plan.confidence,
         primary=plan.primary,
         min_effect=plan.min_effect,

@@ -5,7 +5,8 @@
     SINGLE        A A A A
 
 Block j of each arm has the same slots: same indices, same image numbers, same arrival times. So measured requests pair up between arms,
-while each server sees each image number once. Numbers run through the life of a server: cold, warm-up, block by block.
+while each server sees each image number once. Numbers run through the life of a server: cold, warm-up, block by block; closed blocks by
+duration take them in turn. So the files of a folder are used up before the first of them comes back as a variant.
 """
 
 from __future__ import annotations
@@ -62,13 +63,15 @@ def block_plan(
     seed: int = 0,
     *,
     replay: Replay | None = None,
+    starts: int = 1,
     fastest_request_s: float = FASTEST_REQUEST_S,
 ) -> list[Block]:
     """All measured blocks in the order in which they run. `targets[0]` is the baseline; the rest as in `arm_plan`."""
     names = [target.name for target in targets]
     levels: list[list[tuple[int, int, Schedule]]] = []
     number = 0
-    for level, schedules in enumerate(arm_plan(load, seed, replay=replay, fastest_request_s=fastest_request_s).levels):
+    stages = arm_plan(load, seed, replay=replay, starts=starts, fastest_request_s=fastest_request_s)
+    for level, schedules in enumerate(stages.levels):
         levels.append([(number + n, level, slots) for n, slots in enumerate(schedules)])
         number += len(schedules)
     order = _in_turns(names, levels) if design is Design.INTERLEAVED else _one_server_at_a_time(names, levels, design)
@@ -80,12 +83,13 @@ def arm_plan(
     seed: int = 0,
     *,
     replay: Replay | None = None,
-    starts: int = 2,
+    starts: int = 1,
     fastest_request_s: float = FASTEST_REQUEST_S,
 ) -> ArmPlan:
     """The schedules of one arm, numbered through.
 
-    `starts`: how often a server may be started (2 for the baseline of a serial run). `fastest_request_s` bounds the slots of a closed loop
+    `starts`: how often a server is taken through its first requests (`starts_of`): numbers that are set aside and not sent are pictures of
+    a folder that stay unused, while others come back as variants. `fastest_request_s` bounds the slots of a closed loop
     by duration, lane by lane: what the warm-up took, halved, keeps the number of pictures near to what is needed.
     """
     image = starts
@@ -95,11 +99,15 @@ def arm_plan(
         together = max(1, min(levels_of(load)[0].concurrency, load.warmup))
         warmup.append(closed_loop(load.warmup, together, phase=Phase.WARMUP, index=i * load.warmup, image=image))
         image += load.warmup
-    numbers = _Numbers(image=image)
-    levels = tuple(
-        _blocks_of_level(step, seed, n, numbers, replay, fastest_request_s) for n, step in enumerate(levels_of(load))
-    )
-    return ArmPlan(cold, tuple(warmup), levels, numbers.image)
+    steps = levels_of(load)
+    numbers = _Numbers(image=image, in_turn=len(steps) * max(1, load.blocks_per_arm))
+    levels = tuple(_blocks_of_level(step, seed, n, numbers, replay, fastest_request_s) for n, step in enumerate(steps))
+    return ArmPlan(cold, tuple(warmup), levels, numbers.end)
+
+
+def starts_of(isolated: bool, targets: Sequence[Target]) -> int:
+    """How often one server may be started in a run: where one is alive at a time, the baseline comes up again after the others."""
+    return 2 if isolated and len(targets) > 1 else 1
 
 
 def levels_of(load: LoadProfile) -> list[LoadProfile]:
@@ -150,8 +158,25 @@ class _Numbers:
     """The next free numbers of one arm."""
 
     image: int
+    in_turn: int
+    """How many closed blocks by duration deal the numbers out among themselves: each may send up to a bound that none comes near, and
+    blocks one after another would leave most pictures of a folder unused and begin again anywhere in it."""
     index: int = 0
     edge_index: int = 0
+    dealt: int = 0
+    longest: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.image + self.in_turn * self.longest
+
+    def deal(self, schedule: Schedule, measured: int) -> Schedule:
+        """`schedule` has the numbers from `image + dealt` on, in steps of `in_turn`."""
+        self.dealt += 1
+        self.longest = max(self.longest, len(schedule))
+        self.index += measured
+        self.edge_index += len(schedule) - measured
+        return schedule
 
     def take(self, schedule: Schedule, measured: int) -> Schedule:
         self.image += len(schedule)
@@ -211,9 +236,10 @@ def _by_duration(
             bound=bound,
             index=numbers.index,
             edge_index=numbers.edge_index,
-            image=numbers.image,
+            image=numbers.image + numbers.dealt,
+            step=numbers.in_turn,
         )
-        return numbers.take(schedule, bound)
+        return numbers.deal(schedule, bound)
     rate = _rate(load)
     offsets = by_duration(
         load.arrival,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from client.core.container import StartMarks
-from client.core.plan import Design, RunPlan
+from client.core.plan import Design, LoadProfile, RunPlan
 from client.core.records import (
     ClockAnchor,
     GpuSample,
@@ -84,6 +84,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """False when the run ended before its plan did (kill -9)."""
     separate_runs: bool = False
     """True when the arms come from two saved runs (`client.compare`): nothing pairs them in time."""
+    runs_cut: tuple[str, ...] | None = None
+    """Separate runs only: targets whose own run ended before its plan did."""
+    loads: dict[str, LoadProfile] = {}
+    """Separate runs only: target -> the load that its own run was asked for."""
     restarts_expected: tuple[str, ...] | None = None
     """Separate runs only: targets that their own run started anew on purpose."""
     plan_differences: tuple[str, ...] = ()

@@ -74,7 +74,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_tokens: int | None = None
     kv_bytes_per_token: int | None = None
     requests_at_once: float | None = None
-    """How many requests of this run's mean length the KV cache holds at once. `max_num_seqs` may let fewer run."""
+    """How many requests of the baseline's mean length the KV cache holds at once. `max_num_seqs` may let fewer run."""
     max_num_seqs: int | None = None
     """Most requests that the server runs at once, whatever its KV cache holds."""
     graphs_gib: float | None = None
@@ -240,6 +240,10 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     effects: dict[str, dict[str, Effect]] = {}
     gates: tuple[Gate, ...] = ()
     """Raised by what was measured at this load alone."""
+    cut_short: dict[str, int] = {}
+    """Target -> requests measured at this load, where the run ended in it or before it; empty where it was measured as planned."""
+    planned: int | None = None
+    """Requests that were to be measured at this load for each target; None for a load by time."""
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import numpy as np
 
 from client.core import limits
 from client.core.counters import Difference
+from client.core.cut import was_cut, where_cut
 from client.core.evidence import Evidence
 from client.core.findings import Gate, Severity
 from client.core.lengths import LEAST_COUNTED, compared, counted, mean_prompt
@@ -149,6 +150,9 @@ def too_few(seen: Seen) -> Iterator[Gate]:
             step = "Look at how the others failed, and at the server's log."
         else:
             fact = f"Only {counted} request{'' if counted == 1 else 's'} to {target} {'was' if counted == 1 else 'were'} measured: {why}"
+        planned = seen.plan.load.requests
+        if was_cut(seen.evidence, target) and (planned is None or counted < planned):
+            step = "The run was cut short: run it again for the whole plan."
         yield invalid("too_few_requests", fact, step, (target,))
 
 
@@ -160,7 +164,7 @@ def output_lengths(seen: Seen) -> Iterator[Gate]:
             word = "longer" if found.share > 0 else "shorter"
             yield invalid(
                 "output_lengths",
-                f"{b.target} gives {abs(found.share):.1%} {word} answers than {a.target} ({found.candidate:.1f} against {found.baseline:.1f} tokens): latency per request is not like for like, TPOT still is.",
+                f"{b.target} gives {abs(found.share):.1%} {word} answers than {a.target} ({found.candidate:.1f} against {found.baseline:.1f} tokens): latency per request is not like for like. Time per output token is not spoiled by this.",
                 "Use --ignore-eos with a fixed --max-tokens to compare speed, and judge the answers apart.",
                 (a.target, b.target),
                 PER_ANSWER,
@@ -258,9 +262,15 @@ def settled(seen: Seen) -> Iterator[Gate]:
 def cut_short(seen: Seen) -> Iterator[Gate]:
     if seen.evidence.interrupted or not seen.evidence.complete:
         how = "was interrupted" if seen.evidence.interrupted else "ended before its plan did"
+        where = where_cut(seen.evidence)
+        then = "the numbers are over what was measured until then"
+        if where.startswith("after"):
+            where, then = f", {where}", "what was to come then is missing, or is not whole"
+        elif where:
+            where = f" {where}"
         yield flag(
             "cut_short",
-            f"The run {how}: the numbers are over what was measured until then.",
+            f"The run {how}{where}: {then}.",
             "Run again for the whole plan.",
         )
     if seen.evidence.torn_lines:
@@ -273,10 +283,13 @@ def cut_short(seen: Seen) -> Iterator[Gate]:
 
 def two_runs(seen: Seen) -> Iterator[Gate]:
     if seen.evidence.separate_runs:
+        pictures = "Nor are requests paired by image: the two saw different or repeated ones."
+        if all(both.paired for both in seen.sides):
+            pictures = "Pairing by image takes out the pictures only."
         yield flag(
             "two_runs",
             "These are two runs, not one: whatever changed between them (host, clocks, temperature, driver, other tenants, server build, network) "
-            "is part of the difference, and no interval here contains it. Pairing by image takes out the pictures only.",
+            f"is part of the difference, and no interval here contains it. {pictures}",
             "Measure both in one run before you decide by it.",
             tuple(seen.arms),
         )

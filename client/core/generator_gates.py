@@ -47,7 +47,7 @@ def late_sends(seen: Seen) -> Iterator[Gate]:
             fact = f"The load generator left its lanes to {target} idle for {usual:.1f} ms between requests (median), {told}"
             yield invalid("generator_late", fact, step, (target,), PACED)
         elif closed and tail > limit:
-            fact = f"Some requests to {target} were sent up to {tail:.1f} ms after their turn (p99). Latencies count from the send and stand."
+            fact = f"Some requests to {target} were sent up to {tail:.1f} ms after their turn (p99). Latencies count from the send and are not spoiled by this."
             yield flag("generator_late_at_times", fact, step, (target,), PACED)
 
 

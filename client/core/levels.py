@@ -10,6 +10,7 @@ import msgspec
 
 from client.core.blocks import levels_of
 from client.core.counters import Difference
+from client.core.cut import label_of, level_label, reached_by_all
 from client.core.estimates import arm_metrics, error_rate
 from client.core.evidence import Evidence
 from client.core.findings import Action, Effect, Gate, Level, Recommendation, Severity, Word
@@ -65,7 +66,7 @@ def of_one_load(gate: Gate) -> bool:
 def told_of_levels(found: tuple[Level, ...]) -> tuple[Gate, ...]:
     """What makes a level beyond the first INVALID, or its interval rest on few waves, its numbers fewer, as remarks on the run: its verdict is that of the first level."""
     return tuple(
-        msgspec.structs.replace(gate, severity=Severity.FLAG, fact=f"At {level.label}: {gate.fact}")
+        msgspec.structs.replace(gate, severity=Severity.FLAG, fact=f"At {label_of(level)}: {gate.fact}")
         for level in found[1:]
         for gate in level.gates
         if gate.severity is Severity.INVALID or gate.code in ("few_waves", "warm_up")
@@ -102,8 +103,11 @@ def _level(
     compared = dict(zip(others, steady.sides, strict=True))
     sweep = evidence.plan.load.sweep
     knob = sweep.knob if sweep is not None else "concurrency"
-    label = f"{value:g} in flight" if knob == "concurrency" else f"{value:g} requests/s"
-    level = Level(number=number, knob=knob, value=value, label=label, metrics=metrics, gates=own)
+    came = reached_by_all(evidence, number)
+    level = Level(
+        number=number, knob=knob, value=value, label=level_label(knob, value), metrics=metrics, gates=own, planned=load.requests,
+        cut_short={} if all(one.whole for one in came.values()) else {name: one.done for name, one in came.items()},
+    )  # fmt: skip
     judged = {name: judged_metrics(both, metrics[baseline], metrics[name], plan) for name, both in compared.items()}
     return _Step(level, plan, compared, judged, gates)
 
@@ -140,9 +144,14 @@ class _Step:
 
 
 def knee(found: tuple[Level, ...], target: str) -> Level | None:
-    """The last level up to which throughput still grew by KNEE_GAIN for each step; None when it grew to the end or was not measured."""
+    """The last level up to which throughput still grew by KNEE_GAIN for each step; None when it grew to the end or was not measured.
+    A level that was cut short says nothing of it."""
     rising = sorted(found, key=lambda level: level.value)
-    rates = [(level, level.metrics[target]["requests_per_s"].value) for level in rising if target in level.metrics]
+    rates = [
+        (level, level.metrics[target]["requests_per_s"].value)
+        for level in rising
+        if target in level.metrics and not level.cut_short
+    ]
     for (level, rate), (_, after) in pairwise(rates):
         if rate is not None and after is not None and after < rate * (1 + KNEE_GAIN):
             return level
@@ -152,7 +161,9 @@ def knee(found: tuple[Level, ...], target: str) -> Level | None:
 def over_levels(advice: Recommendation, found: tuple[Level, ...], candidate: str, primary: str) -> Recommendation:
     """Where another level says another thing of the primary metric, the answer depends on the load."""
     effects_at = {
-        level.label: level.effects[candidate][primary] for level in found if primary in level.effects.get(candidate, {})
+        label_of(level): level.effects[candidate][primary]
+        for level in found
+        if primary in level.effects.get(candidate, {})
     }
     if len(effects_at) < 2 or advice.action is Action.NONE:
         return advice

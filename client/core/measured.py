@@ -23,8 +23,8 @@ from client.core.plan import Design
 from client.core.quality import parity, target_quality
 from client.core.records import Outcome, Phase
 from client.core.resources import energy, energy_blocks, energy_gate
+from client.core.room import one_size, own_requests, prompt_tokens, request_tokens
 from client.core.story import story
-from client.core.table import NEVER, Ints
 from client.core.tokens import token_agreement
 from client.core.warmup import Steady, steady_of, steady_windows
 from client.errors import UsageError
@@ -69,7 +69,7 @@ def measured_in(evidence: Evidence) -> Measured:
         },
         energy=energies,
         energy_blocks={name: blocks for name, (_, blocks) in spent.items()},
-        image_tokens={name: tokens for name in names if (tokens := _prompt_tokens(evidence, name)) is not None},
+        image_tokens={name: tokens for name in names if (tokens := prompt_tokens(evidence, name)) is not None},
         gates=_gpu_gates(evidence, gpus, energies),
         gpu={name: _arm(summary, _strangers(evidence, name)) for name, summary in gpus.items() if summary.why is None},
         gpu_missing={
@@ -189,12 +189,12 @@ def _memory(evidence: Evidence, name: str, gpu: GpuSummary) -> tuple[Memory, Ker
         nvml_idle_bytes=gpu.idle_v2_bytes,
         nvml_peak_bytes=gpu.peak_v2_bytes,
         process_bytes=gpu.process_bytes,
-        mean_request_tokens=_request_tokens(evidence, name),
+        mean_request_tokens=one_size(evidence),
         capability=by_target(evidence.gpu, name).info.get("compute_capability"),
         total_source="nvml v2: total - reserved" if gpu.reserved_bytes else "nvml v1: total, its reserve not known",
         units=max(1, gpu.units),
     )
-    notes = _neighbours(evidence, name) + _processes(gpu)
+    notes = own_requests(memory, request_tokens(evidence, name)) + _neighbours(evidence, name) + _processes(gpu)
     return _shared(msgspec.structs.replace(memory, notes=memory.notes + notes), evidence, name), kernel
 
 
@@ -260,26 +260,6 @@ def _config(text: str | None) -> ModelConfig | None:
         return read_model_config(text)
     except UsageError:
         return None
-
-
-def _measured_ok(evidence: Evidence, name: str) -> Ints:
-    return evidence.records.where(name, Phase.MEASURE, Outcome.OK)
-
-
-def _mean_known(values: Ints) -> float | None:
-    known = values[values != NEVER]
-    return float(known.mean()) if len(known) else None
-
-
-def _request_tokens(evidence: Evidence, name: str) -> float | None:
-    rows = _measured_ok(evidence, name)
-    prompt = _mean_known(evidence.records["prompt_tokens"][rows])
-    output = _mean_known(evidence.records["completion_tokens"][rows])
-    return None if prompt is None or output is None else prompt + output
-
-
-def _prompt_tokens(evidence: Evidence, name: str) -> float | None:
-    return _mean_known(evidence.records["prompt_tokens"][_measured_ok(evidence, name)])
 
 
 def _gpu_name(evidence: Evidence, name: str) -> str | None:

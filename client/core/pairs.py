@@ -23,6 +23,10 @@ def too_few(n: int) -> Estimate:
     return Estimate(n=n, note=f"needs {FEWEST_IMAGES} different images or more, has {n}")
 
 
+def unpaired(why: str) -> Estimate:
+    return Estimate(note=f"not measured: {why}")
+
+
 def places(keys: Iterable[str]) -> dict[str, int]:
     """A row number for each different key, in order of first sight."""
     found: dict[str, int] = {}
@@ -52,6 +56,8 @@ class Pairs:
         self.unpaired = len(mine) + len(yours) - 2 * len(shared)
         place = places(key[0] for key in shared)
         self.counts = np.zeros((len(place), 9))
+        self.answered = sum(mine[key].text is not None and yours[key].text is not None for key in shared)
+        """Pairs in which both gave an answer, readable or not."""
         self.lost = self.gained = 0
         seen: set[str] = set()
         for key in shared:
@@ -83,10 +89,20 @@ class Pairs:
     def images(self) -> int:
         return len(self.counts)
 
+    @property
+    def nothing(self) -> Estimate | None:
+        """Why no number can be made of these pairs; None where one can. An answer that one side owes is wrong, but nothing that neither
+        gave is alike."""
+        if not self.images:
+            return unpaired("no picture was put to both in the same pass")
+        if not self.answered:
+            return unpaired("there is no picture that both answered")
+        return too_few(self.images) if self.images < FEWEST_IMAGES else None
+
     def estimates(self, how: Resampling) -> PairEstimates:
         """The three ratios of sums over images, from one bootstrap."""
-        if self.images < FEWEST_IMAGES:
-            none = too_few(self.images)
+        none = self.nothing
+        if none is not None:
             return PairEstimates(none, none, none, math.nan)
         found = by_image(self.counts, _ratios, how)
         change, between, same = (
@@ -99,7 +115,9 @@ class Pairs:
         n = int(np.count_nonzero(self.counts[:, below]))
         if n == 0:
             what = {self.TRUTHS: "no true box is known", self.BOXED: "no answer holds a box"}.get(below, "no pairs")
-            return Estimate(note=f"not measured: {what}")
+            return unpaired(what)
+        if below == self.TRUTHS and not self.counts[:, self.BOXED].any():
+            return unpaired("no answer holds a box")
         if n < FEWEST_IMAGES:
             return too_few(n)
         value, low, high = float(found.value[k]), float(found.low[k]), float(found.high[k])
@@ -109,8 +127,9 @@ class Pairs:
         return Estimate(value=value, low=low, high=high, n=n, unit="share" if below == self.PAIRS else "iou")
 
     def unreadable_difference(self, confidence: float) -> Estimate:
-        if self.images < FEWEST_IMAGES:
-            return too_few(self.images)
+        none = self.nothing
+        if none is not None:
+            return none
         # Pairs of one image are not independent: scale the table to one observation an image.
         total = self.counts.sum(axis=0)
         both, first, second = (

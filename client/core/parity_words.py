@@ -20,7 +20,7 @@ def _verdict(parity: Parity, confidence: float) -> str:
     difference, margin = parity.iou_difference, f"{parity.margin:g}"
     value, low, high = difference.value, difference.low, difference.high
     if value is None or low is None or high is None:
-        return f"Accuracy was not compared ({difference.note})."
+        return f"Accuracy was not compared ({(difference.note or 'no numbers').removeprefix('not measured: ')})."
     if parity.same_text.value == 1.0 and value == low == high == 0.0:
         return _all_the_same(parity)
     seen = (
@@ -76,6 +76,8 @@ def _texts(parity: Parity) -> str:
 
 def _noise(parity: Parity) -> str:
     same, change = parity.same_text_noise, parity.iou_difference_noise
+    if parity.same_text.value is None:
+        return ""  # nothing was compared that noise could have changed
     if same.value is None:
         return "The noise of one server asked twice was not measured: some of the changed answers may be chance."
     text = (

@@ -68,7 +68,7 @@ class Told:
 
 
 def effect_sentence(word: Word, told: Told) -> str:
-    role = "" if told.primary else " (another load)" if told.other_load else " (secondary)"
+    role = "" if told.primary else " (secondary, another load)" if told.other_load else " (secondary)"
     if word is Word.NOT_MEASURED:
         return f"{told.name.words}{role}: not measured ({told.a.note or told.b.note or 'no numbers'})."
     head = f"{told.name.words}{role}: {told.who[0]} {number(told.a)}, {told.who[1]} {number(told.b)}"

@@ -85,7 +85,7 @@ def _notes(judged: Sequence[Answer], unreadable: int, given: int) -> tuple[str, 
     notes = []
     if unreadable:
         notes.append(f"{unreadable} of {len(judged)} answers hold no readable box: they score IoU 0 and stay in.")
-    if broken := sum(not answer.complete for answer in judged):
+    if broken := sum(not answer.complete and answer.text is not None for answer in judged):
         notes.append(f"{broken} of {len(judged)} answers were cut off; a box that was not finished is not read.")
     if unknown := given - len(judged):
         notes.append(f"{unknown} answers belong to images without known true boxes and are not scored.")
@@ -118,9 +118,10 @@ def parity(
     floor, between_noise, same_noise, _ = _noise_of(noise, decided, how)
     floor_load, between_load, same_load, _ = _noise_of(noise_load, decided, how)
     own = _mean_iou(baseline, decided)
-    if own is not None and own < WORTH_LOSING * margin:
+    poor = own is not None and own < WORTH_LOSING * margin
+    if own is not None and poor and pairs.answered:
         return _nothing_to_lose(own, margin, difference, same)
-    word = _word(difference, margin, floor, floor_load)
+    word, judged = _word(difference, margin, floor, floor_load), bool(pairs.judged and pairs.answered)
     found = Parity(
         word=word,
         iou_difference=difference,
@@ -132,9 +133,10 @@ def parity(
         iou_difference_noise_load=floor_load,
         iou_between_noise_load=between_load,
         same_text_noise_load=same_load,
-        mcnemar_p=mcnemar(pairs.lost, pairs.gained) if pairs.judged else None,
-        hits_lost=pairs.lost if pairs.judged else None,
-        hits_gained=pairs.gained if pairs.judged else None,
+        mcnemar_p=mcnemar(pairs.lost, pairs.gained) if judged else None,
+        hits_lost=pairs.lost if judged else None,
+        hits_gained=pairs.gained if judged else None,
+        nothing_to_lose=poor,
         unreadable_difference=pairs.unreadable_difference(confidence),
         margin=margin,
         needs_images=_needs(word, difference, error, margin, confidence),

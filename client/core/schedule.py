@@ -32,7 +32,10 @@ class Slot(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Span(Sequence[Slot]):
-    """Slots in a row, made when asked for: a million of them cost nothing. The first and the last `edges` are lead-in and lead-out."""
+    """Slots in a row, made when asked for: a million of them cost nothing. The first and the last `edges` are lead-in and lead-out.
+
+    Every `image_step`-th number is one of its pictures.
+    """
 
     length: int
     phase: Phase
@@ -42,6 +45,7 @@ class Span(Sequence[Slot]):
     lead_in: int = 0
     lead_out: int = 0
     offsets: Offsets | None = None
+    image_step: int = 1
 
     def __len__(self) -> int:
         return self.length
@@ -60,11 +64,12 @@ class Span(Sequence[Slot]):
         if not 0 <= at < self.length:
             raise IndexError(at)
         offset = None if self.offsets is None else int(self.offsets[at])
+        image = self.first_image + at * self.image_step
         if at < self.lead_in:
-            return Slot(self.first_edge + at, self.first_image + at, Phase.EDGE, offset)
+            return Slot(self.first_edge + at, image, Phase.EDGE, offset)
         if at < self.length - self.lead_out:
-            return Slot(self.first_index + at - self.lead_in, self.first_image + at, self.phase, offset)
-        return Slot(self.first_edge + at - self.measured, self.first_image + at, Phase.EDGE, offset)
+            return Slot(self.first_index + at - self.lead_in, image, self.phase, offset)
+        return Slot(self.first_edge + at - self.measured, image, Phase.EDGE, offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +147,15 @@ def closed_loop(
 
 
 def closed_loop_for(
-    duration_ns: int, concurrency: int, *, bound: int, index: int = 0, edge_index: int = 0, image: int = 0
-) -> Schedule:
-    """MEASURE slots until `duration_ns` after the start, `bound` at most, with edges when `concurrency` > 1."""
+    duration_ns: int, concurrency: int, *, bound: int, index: int = 0, edge_index: int = 0, image: int = 0, step: int = 1
+) -> Schedule:  # fmt: skip
+    """MEASURE slots until `duration_ns` after the start, `bound` at most, with edges when `concurrency` > 1.
+
+    The pictures of the lead-out have the lowest numbers, every `step`-th from `image` on: how many slots there is time for is not known.
+    """
     lead = concurrency if concurrency > 1 else 0
-    slots = Span(lead + bound, Phase.MEASURE, index, edge_index, image, lead, 0)
-    tail = Span(lead, Phase.EDGE, edge_index + lead, 0, image + len(slots))
+    tail = Span(lead, Phase.EDGE, edge_index + lead, 0, image, image_step=step)
+    slots = Span(lead + bound, Phase.MEASURE, index, edge_index, image + lead * step, lead, 0, image_step=step)
     return Schedule(slots, concurrency, duration_ns, tail)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from client.core.blocks import levels_of
-from client.core.findings import Action, Findings, TargetFindings
+from client.core.cut import reached_by_all
+from client.core.evidence import Evidence
+from client.core.findings import Action, Findings, Level, TargetFindings
 from client.core.names import NAMES
 from client.core.plan import Arrival, LoadProfile, RunPlan
 from client.core.recommend import BETTER, WORSE, quality_of, side_of
+from client.core.warmup import first_level
 
 
 def question(plan: RunPlan) -> str:
@@ -18,9 +21,25 @@ def question(plan: RunPlan) -> str:
     return f"Shall I serve {model} as {others} instead of {names[0]}?"
 
 
-def load_sentence(plan: RunPlan, cut_short: dict[str, int] | None = None, of_each: dict[str, int] | None = None) -> str:
-    """`cut_short`: target -> measured requests, of a run that ended before its plan did; the plan's own number would claim too much.
-    `of_each`: the same of two runs, each with a plan of its own."""
+def load_told(evidence: Evidence, targets: dict[str, TargetFindings], steps: tuple[Level, ...]) -> str:
+    """The load that carries the verdict, with what was measured of it where the run ended before that was all."""
+    came = reached_by_all(evidence, first_level(evidence) or 0)
+    planned = {name: one.planned for name, one in came.items() if one.planned is not None}
+    if all(one.whole for one in came.values()):
+        of_each = {name: t.requests_sent for name, t in targets.items()} if evidence.separate_runs else None
+        return load_sentence(evidence.plan, None, of_each, next((step.label for step in steps if step.cut_short), None))
+    counts = {name: one.done for name, one in came.items()}
+    return load_sentence(
+        evidence.plan, counts, planned if evidence.separate_runs and len(planned) == len(came) else None
+    )
+
+
+def load_sentence(
+    plan: RunPlan, cut_short: dict[str, int] | None = None, of_each: dict[str, int] | None = None, cut_later: str | None = None
+) -> str:  # fmt: skip
+    """`cut_short`: target -> measured requests, of a run that ended before all of this load was measured; the plan's own number would
+    claim too much. `of_each`: of two runs, each with a plan of its own, what was measured; with `cut_short` what was planned.
+    `cut_later`: of a sweep, the load at which it ended, where that is not the one told of."""
     load = levels_of(plan.load)[0]
     if load.arrival is Arrival.CLOSED:
         how = (
@@ -45,7 +64,9 @@ def load_sentence(plan: RunPlan, cut_short: dict[str, int] | None = None, of_eac
     if of_each:
         length = _of_each(of_each)
     if cut_short is not None:
-        length = _until_then(cut_short, length)
+        length = _until_then(cut_short, length.removeprefix("measured requests: "))
+    elif cut_later is not None:
+        length = f"{length}; the run was cut short at {cut_later}"
     return f"{how}, {length}" if length else how
 
 

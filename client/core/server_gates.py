@@ -223,7 +223,7 @@ def _arguments_differ(seen: Seen, a: str, b: str, found: list[str]) -> Gate:
     if all(_MEMORY_SIZE.search(difference) for difference in found) and not short and not any(queueing(seen)):
         return invalid(
             "memory_settings",
-            f"{a} and {b} were given different memory: {'; '.join(found)}. KV cache and whole memory are those of the settings; no request waited for it, so latencies stand.",
+            f"{a} and {b} were given different memory: {'; '.join(found)}. KV cache and whole memory are those of the settings; no request waited for it, so latencies are not spoiled by this.",
             "Give both the same --gpu-memory-utilization and no KV size of its own to compare capacity.",
             (a, b),
             OF_MEMORY,

@@ -97,6 +97,8 @@ def _holds(pair: _Pair) -> str | None:
     if requests is None or requests[0] < 1:
         return text + "."
     each = round(tokens[0] / requests[0])
+    if tokens[0] == tokens[1]:
+        return f"In tokens, the KV cache stays at {tokens[0]:,.0f}: room for {math.floor(requests[0]):,} requests of up to {each:,} tokens at once, as before."
     old, new = math.floor(requests[0]), math.floor(tokens[1] / each)
     return (
         text
@@ -107,7 +109,7 @@ def _holds(pair: _Pair) -> str | None:
 
 def _capped(name: str, cap: int | None, old: int, new: int) -> str:
     """Room is no use beyond what --max-num-seqs lets run."""
-    if cap is None or cap >= new:
+    if cap is None or cap >= new or new <= old:
         return ""
     used = "none" if cap <= old else "part"
     return f" But {name} runs at most {cap:,} at once (--max-num-seqs): as it is set, {used} of the gain can be used; raise it with the load."

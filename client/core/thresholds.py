@@ -118,7 +118,8 @@ def _accuracy_untold(gap: Linear, findings: Findings) -> str | None:
     targets = {target for target, metric in gap.factors if NAMES[metric].place == "quality"}
     for comparison in findings.comparisons:
         parity, found = comparison.parity, comparison.parity.iou_difference
-        if parity.word is not Word.INCONCLUSIVE or not {comparison.baseline, comparison.candidate} <= targets:
+        unsettled = parity.word is Word.INCONCLUSIVE or parity.nothing_to_lose
+        if not unsettled or not {comparison.baseline, comparison.candidate} <= targets:
             continue
         open_ = found.low is not None and found.high is not None and found.low <= -parity.margin and found.high >= 0
         if parity.nothing_to_lose or not open_:

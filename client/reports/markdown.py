@@ -105,9 +105,10 @@ def _levels(findings: Findings) -> str:
     head, rows = level_rows(findings)
     rows = [[row[0], safe(row[1]), *row[2:]] for row in rows]
     align = ["left", "left", "right", "right", "right", "left"]
+    whole = " that was measured whole" if any(level.cut_short for level in findings.levels) else ""
     knees = "; ".join(
         f"{safe(name)}: "
-        + ("throughput grew to the last level" if at is None else f"throughput stops growing after {at}")
+        + (f"throughput grew to the last level{whole}" if at is None else f"throughput stops growing after {at}")
         for name, at in findings.knees.items()
     )
     table = tabulate(rows, headers=head, tablefmt="pipe", disable_numparse=True, colalign=align)

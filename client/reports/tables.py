@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable
 from math import floor
 
+from client.core.cut import label_of
 from client.core.findings import Comparison, Findings, Memory, Parity, TargetFindings, Word
 from client.core.names import NAMES
+from client.core.room import size_to_tell
 from client.reports.format import NOT_MEASURED, SECONDARY, change, estimate, exact_change, gib, percent
 
 _WORTH = re.compile(r"are worth (\d+) independent")
@@ -44,7 +46,7 @@ def main_rows(findings: Findings) -> list[Row]:
         _memory_row(findings, "Model weights", lambda m: m.weights_gib),
         _memory_row(findings, "KV cache", lambda m: m.kv_cache_gib),
         _memory_row(findings, "KV cache, tokens", lambda m: m.kv_cache_tokens, _kv_tokens),
-        _memory_row(findings, "Requests that fit at once", _at_once, _at_once_text),
+        _memory_row(findings, _room(findings), _at_once, _at_once_text),
         _memory_row(findings, "Its processes on the GPU", lambda m: m.process_gib),
         _memory_row(findings, _whole_gpu(findings), lambda m: m.whole_gpu_peak_gib or m.whole_gpu_idle_gib),
         *(_metric_row(findings, *names) for names in LATENCIES),
@@ -70,6 +72,11 @@ def _row(findings: Findings, label: str, cells: list[str], changes: Callable[[Co
 def _whole_gpu(findings: Findings) -> str:
     shared = any("shared" in t.memory.source.get("whole_gpu_peak_gib", "") for t in findings.targets.values())
     return "Whole GPU, shared" if shared else "Whole GPU, at peak"
+
+
+def _room(findings: Findings) -> str:
+    size = size_to_tell(findings)
+    return "Requests that fit at once" if size is None else f"Requests of {size:,.0f} tokens at once"
 
 
 def _says_nothing(cell: str) -> bool:
@@ -108,7 +115,7 @@ def _kv_tokens(memory: Memory) -> str:
 
 
 def _at_once(memory: Memory) -> float | None:
-    """Whole requests of this run's length that the KV cache holds, or fewer where the scheduler runs fewer."""
+    """Whole requests of one length that the KV cache holds, or fewer where the scheduler runs fewer."""
     if memory.requests_at_once is None:
         return None
     room = floor(memory.requests_at_once)
@@ -200,10 +207,19 @@ def _error_row(findings: Findings) -> Row:
 
 def secondary_note(findings: Findings) -> str:
     """What the mark behind a word means; '' where no word has it."""
-    among = max((pair.corrected_among for pair in findings.comparisons), default=0)
-    if not among:
+    if not _marked(main_rows(findings), 1 + len(findings.targets)):
         return ""
-    return f"{SECONDARY} secondary: a direction only if it survives Holm's correction among {among} metrics"
+    among = max((pair.corrected_among for pair in findings.comparisons), default=0)
+    return _secondary(f"{among} metrics") if among else f"{SECONDARY} secondary"
+
+
+def _secondary(among: str) -> str:
+    return f"{SECONDARY} secondary: a direction only if it survives Holm's correction among {among}"
+
+
+def _marked(rows: list[Row], first: int) -> bool:
+    """Is a word in the columns from `first` on marked as secondary?"""
+    return any(SECONDARY in cell for row in rows for cell in row[first:])
 
 
 def floorless(findings: Findings) -> str:
@@ -221,7 +237,9 @@ def levels_note(findings: Findings) -> str:
     """The same of the table of loads."""
     if len(findings.levels) < 2 or not findings.comparisons:
         return ""
-    return f"Decided at {findings.levels[0].label}. {SECONDARY} not decisive: Holm's correction among the other loads"
+    decided = f"Decided at {findings.levels[0].label}"
+    head, rows = level_rows(findings)
+    return f"{decided}. {_secondary('the other loads')}" if _marked(rows, len(head) - 1) else decided
 
 
 def level_rows(findings: Findings) -> tuple[Row, list[Row]]:
@@ -229,14 +247,13 @@ def level_rows(findings: Findings) -> tuple[Row, list[Row]]:
     head = ["Load", "", "E2E, median", "TTFT, median", "Throughput", "Change of E2E"]
     rows = []
     for level in findings.levels:
-        unit = "in flight" if level.knob == "concurrency" else "requests/s"
         for number, name in enumerate(findings.targets):
             metrics = level.metrics.get(name, {})
             cells = [estimate(metrics.get(key)) for key in ("e2e_ms_p50", "ttft_ms_p50", "requests_per_s")]
             effect = level.effects.get(name, {}).get("e2e_p50")
-            rows.append(
-                [f"{level.value:g} {unit}" if number == 0 else "", name, *cells, change(effect) if effect else ""]
-            )
+            done = level.cut_short.get(name)
+            who = name if done is None or level.planned is None else f"{name}, {done:,} of {level.planned:,}"
+            rows.append([label_of(level) if number == 0 else "", who, *cells, change(effect) if effect else ""])
     return head, rows
 
 

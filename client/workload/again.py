@@ -17,8 +17,9 @@ def jpegs_again(plan: RunPlan, facts: Mapping[str, ImageFact], wanted: Iterable[
     if not ids:
         return {}, ""
     try:
-        pictures = open_pictures(plan.workload, plan.seed, max(1, len(facts)))
-        found = _files(pictures, ids, len(facts)) if isinstance(pictures, FilePictures) else _synthetic(pictures, ids)
+        # Blocks by duration deal their numbers out in turn: one that sends more than the others runs ahead of the count.
+        pictures = open_pictures(plan.workload, plan.seed, max(1, 2 * len(facts)))
+        found = _files(pictures, ids) if isinstance(pictures, FilePictures) else _synthetic(pictures, ids)
     except UsageError as error:
         return {}, f"The pictures that were sent cannot be read again: {error}"
     same = {name: jpeg for name, jpeg in found.items() if hashlib.sha256(jpeg).hexdigest() == facts[name].sha256}
@@ -38,11 +39,11 @@ def _synthetic(pictures: SyntheticPictures, ids: set[str]) -> dict[str, bytes]:
     return found
 
 
-def _files(pictures: FilePictures, ids: set[str], count: int) -> dict[str, bytes]:
+def _files(pictures: FilePictures, ids: set[str]) -> dict[str, bytes]:
     """A picture is `<file>` or, where its pixels were varied, `<file>~<number>`: only files with such names are decoded."""
     found: dict[str, bytes] = {}
     names = ids | {name.rpartition("~")[0] for name in ids}
-    for number in range(count):
+    for number in range(len(pictures)):
         if len(found) == len(ids):
             break
         if pictures.entries[number % len(pictures.entries)].name not in names:

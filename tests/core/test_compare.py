@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import made
+import msgspec
+import numpy as np
 import pytest
+import report_runs
 
 from client.compare import main
 from client.core.across import joined
 from client.core.analysis import analyse
 from client.core.evidence import Evidence, GpuEvidence
-from client.core.findings import Estimate
+from client.core.findings import Estimate, Word
 from client.core.measured import measured_in
 from client.core.plan import Design, Timeouts
 from client.core.records import GpuSample, ImageFact, Outcome, Phase, PhaseWindow, RequestRecord
+from client.reports import markdown, tables, terminal
 from client.rundir import Manifest, RunDir
 
 
@@ -131,11 +136,16 @@ def test_pictures_that_share_a_name_only_are_not_paired(here: dict[str, Any], th
     assert findings.valid
     assert findings.comparison is not None
     assert findings.comparison.notes[1].startswith("Requests are paired" if paired else "Requests are not paired")
+    told = next(gate.fact for gate in findings.gates if gate.code == "two_runs")
+    assert ("Pairing by image takes out the pictures only" in told) == paired, (
+        "no pairing is claimed where there is none"
+    )
 
 
 def test_a_simulated_server_is_not_compared_with_a_real_one() -> None:
     found = analyse(joined(made.evidence(made.campaign(1)), later(plan=made.plan(simulate="h100"))))
     assert "a real one / a simulated server" in found.invalid_reasons[0]
+    assert found.workload.endswith("temperature 0 (as a was asked)")
 
 
 def test_limits_matter_where_one_was_reached() -> None:
@@ -184,3 +194,46 @@ def test_clocks_of_two_runs_are_compared_and_memory_of_a_shared_gpu_is_not() -> 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     assert main([str(tmp_path), str(tmp_path)]) == 6
+
+
+@pytest.mark.parametrize(("here", "there"), [((), ()), ((0, 1), ())])
+def test_where_no_picture_was_answered_in_both_runs_accuracy_is_not_compared(here: tuple[int, ...], there: tuple[int, ...]) -> None:  # fmt: skip
+    """`here` and `there`: which pictures were answered, by whether their number is odd."""
+    photos = {name: msgspec.structs.replace(fact, boxes=((0.2, 0.3, 0.6, 0.7),)) for name, fact in facts("x").items()}
+    runs = []
+    for run_id, answered in (("first", here), ("later", there)):
+        records = [
+            msgspec.structs.replace(r, text="[0.2, 0.3, 0.6, 0.7]")
+            if r.index % 2 in answered
+            else made.failed(r.target, r.index, r.intended_ns / made.MS, Outcome.HTTP_ERROR, image_id=r.image_id, block=r.block, status=500)
+            for r in made.campaign(1)
+        ]  # fmt: skip
+        runs.append(made.evidence(records, images=photos, run_id=run_id))
+    pair = joined(*runs)
+    findings = analyse(pair, measured_in(pair))
+    assert findings.comparison is not None
+    assert findings.comparison.parity.word is Word.NOT_MEASURED
+    told = terminal.render(findings)
+    assert "0.0000" not in told
+    why = "Accuracy was not compared (there is no picture that both answered)."
+    assert findings.comparison.parity.sentence == why
+    assert why in markdown.render(findings)
+
+
+def test_room_is_counted_in_requests_of_one_size_in_the_table_and_in_the_text() -> None:
+    """The table counted each run's own requests, 284 and 77, and the text those of the first: 284 instead of 284."""
+    small = report_runs.normal()
+    longer = small.records.ints | {"prompt_tokens": np.full(len(small.records), 4000)}
+    large = msgspec.structs.replace(small, run_id="later", records=dataclasses.replace(small.records, ints=longer))
+    pair = joined(small, large, targets=("bf16", "fp8"))
+    findings = analyse(pair, measured_in(pair))
+    assert findings.comparison is not None
+    row = next(row for row in tables.main_rows(findings) if row[0].startswith("Requests of"))
+    assert row == ["Requests of 1,120 tokens at once", "282", "394", "+40 %"]
+    told = " ".join(findings.comparison.memory_story)
+    assert "room for 394 requests of up to 1,120 tokens at once instead of 282, 112 more" in told
+    assert "about 110 of its own fit at once" in " ".join(findings.targets["b"].memory.notes)
+    assert "of its own" not in " ".join(findings.targets["a"].memory.notes)
+    alike = joined(small, msgspec.structs.replace(small, run_id="later"))
+    rows = tables.main_rows(analyse(alike, measured_in(alike)))
+    assert [row[1:] for row in rows if row[0] == "Requests that fit at once"] == [["282", "282", "0.0 %"]]

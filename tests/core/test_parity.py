@@ -11,7 +11,7 @@ from marked import TABLE, answers, jittered, moved
 
 from client.core.answers import Answer
 from client.core.boxes import Box
-from client.core.findings import Word
+from client.core.findings import Estimate, Word
 from client.core.plan import BoxFrame
 from client.core.quality import parity, target_quality
 
@@ -134,6 +134,30 @@ def test_only_pairs_of_one_pass_are_compared() -> None:
     found = parity(base, other, BoxFrame.UNIT)
     assert found.word is Word.NOT_MEASURED
     assert any("80 answers have no partner" in note for note in found.notes)
+    assert "not compared (no picture was put to both in the same pass)" in found.sentence
+
+
+@pytest.mark.parametrize(("mine", "yours"), [(None, None), (moved(0.0), None), (None, moved(0.0)), ("half", "half")])
+def test_where_no_picture_was_answered_by_both_there_is_no_number(mine: str | None, yours: str | None) -> None:
+    """Two silences read as a difference of +0.0000 [+0.0000, +0.0000], and as the same images found."""
+    half = [moved(0.0)] * 30 + [None] * 30
+    base = answers(half if mine == "half" else [mine] * 60)
+    other = answers(half[::-1] if yours == "half" else [yours] * 60)
+    found = parity(base, other, BoxFrame.UNIT, noise=(base, other), noise_load=(base, other))
+    assert found.word is Word.NOT_MEASURED
+    assert found.sentence == "Accuracy was not compared (there is no picture that both answered)."
+    every = [getattr(found, field) for field in found.__struct_fields__]
+    numbers = [item for item in every if isinstance(item, Estimate)]
+    assert [item.value for item in numbers] == [None] * len(numbers)
+    assert (found.mcnemar_p, found.hits_lost, found.hits_gained) == (None, None, None)
+    assert found.nothing_to_lose == (mine is None)
+    assert found.notes == ()
+
+
+def test_answers_without_any_box_are_no_difference_of_nought() -> None:
+    found = parity(answers(["none here"] * 60), answers(["nor here"] * 60), BoxFrame.UNIT)
+    assert found.word is Word.INCONCLUSIVE
+    assert found.iou_difference == Estimate(note="not measured: no answer holds a box")
 
 
 def test_without_truths_only_agreement_is_told() -> None:
@@ -192,8 +216,8 @@ def test_whatever_is_answered_gives_sound_figures(
     assert "nan" not in found.sentence
 
 
-@pytest.mark.parametrize("text", [None, "", "there is no table", "[0.9, 0.9, 0.99, 0.99]"])
-def test_two_targets_that_both_find_nothing_are_not_called_as_accurate(text: str | None) -> None:
+@pytest.mark.parametrize("text", ["", "there is no table", "[0.9, 0.9, 0.99, 0.99]"])
+def test_two_targets_that_both_find_nothing_are_not_called_as_accurate(text: str) -> None:
     """Found on a model with random weights: both answer nothing, and "accuracy holds" would be a lie."""
     found = parity(answers([text] * 60), answers([text] * 60), BoxFrame.UNIT)
     assert found.word is Word.INCONCLUSIVE

@@ -207,6 +207,20 @@ def test_gates_of_one_metric_leave_the_others_standing() -> None:
     assert effects["tpot_p50"].word is Word.EQUIVALENT
 
 
+def test_no_gate_vouches_for_what_another_may_spoil() -> None:
+    """'TPOT still is' like for like stood beside a TPOT that was INVALID, and 'latencies stand' beside latencies that did not: a gate
+    may say what it does not spoil itself, and no more."""
+    both = of(of(made.campaign(), "fp8", shorter), "fp8", lambda r: change(r, prompt_tokens=2000))
+    other = {"bf16": made.server("bf16"), "fp8": made.server("fp8", version="9")}
+    findings = analyse(made.evidence(both, servers=other))
+    assert findings.comparison is not None
+    assert findings.comparison.effects["tpot_p50"].word is Word.INVALID
+    runs = [findings, *(analyse(evidence(), measured) for _, _, evidence, measured in CASES.values())]
+    facts = {gate.fact for found in runs for gate in found.gates}
+    assert any("not spoiled by this" in fact for fact in facts)
+    assert [fact for fact in facts if re.search(r"\bstands?\b|\bstill (is|are|holds?)\b|\bare right\b", fact)] == []
+
+
 def test_a_serial_design_expects_new_start_times() -> None:
     serial = made.plan(design=Design.SERIAL)
     order = [("bf16", 0), ("bf16", 1), *(("fp8", k) for k in range(4)), ("bf16", 2), ("bf16", 3)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import made
 import msgspec
 import pytest
@@ -13,8 +15,11 @@ from client.core.gates import invalid
 from client.core.parts import Measured
 from client.core.plain_effects import plain_effects, plain_p
 from client.core.plan import LoadProfile, Sweep
+from client.core.series import Series
 from client.core.verdict import DIRECTIONS
-from client.reports.tables import floorless, secondary_note
+from client.reports import markdown
+from client.reports.charts import charts
+from client.reports.tables import floorless, main_rows, secondary_note
 from client.reports.terminal import render, spoiled
 
 LATER = 10**12
@@ -164,8 +169,30 @@ def test_only_the_first_load_is_primary() -> None:
         assert not other.primary
         assert other.word is Word.FASTER
         assert other.adjusted_p is not None
-        assert "(another load)" in other.sentence
-    assert "Decided at 1 in flight. ° not decisive" in render(findings)
+        assert "(secondary, another load)" in other.sentence
+    for told in (render(findings), markdown.render(findings), charts_of(findings)):
+        meanings = re.findall(r"° ([a-z][a-z ]*)", told)
+        assert meanings
+        assert {meaning.split(" ")[0] for meaning in meanings} == {"secondary"}, "one word for one mark"
+    assert "Decided at 1 in flight. ° secondary: a direction only if" in render(findings)
+
+
+def charts_of(findings: Findings) -> str:
+    found = [chart for chart in charts(findings, Series()) if any("°" in cell for row in chart.rows for cell in row)]
+    assert found
+    assert all("° secondary" in chart.sentence for chart in found)
+    return "\n".join(chart.sentence for chart in found)
+
+
+def test_the_mark_is_explained_where_it_is_shown_and_nowhere_else() -> None:
+    """Four answers of each arm are too few for any word."""
+    for per_block, expected in ((1, False), (8, True)):
+        findings = analyse(made.evidence(made.campaign(per_block=per_block)))
+        assert any("°" in cell for row in main_rows(findings) for cell in row) == expected
+        assert ("° secondary" in render(findings)) == expected
+    hit = made.page(prefix_queries=35_000, prefix_hits=33_000, image_queries=32, image_hits=31)
+    spoiled = {name: made.server(name, version=name, after=hit) for name in ("bf16", "fp8")}
+    assert "°" not in render(analyse(made.evidence(made.campaign(), servers=spoiled)))
 
 
 def test_other_loads_are_corrected_among_themselves() -> None:

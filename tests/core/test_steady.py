@@ -13,7 +13,7 @@ from client.core.findings import Findings
 from client.core.plan import Design
 from client.core.records import Phase, RequestRecord
 from client.core.stats import Floats
-from client.core.steady import Course, settling
+from client.core.steady import AROUND, Course, Settling, settling, settling_after
 
 SHAPES: dict[str, tuple[Callable[[Floats], Floats], set[Course]]] = {
     "slow start": (lambda t: np.where(t < 0.2, 1.5, 1.0), {Course.LATE}),
@@ -124,3 +124,26 @@ def test_a_run_too_short_to_tell_does_not_say_never() -> None:
     short = analyse(made.evidence(made.campaign(per_block=3)))
     assert short.targets["bf16"].warm_up_end is None
     assert short.targets["bf16"].warm_up_note == "needs n ≥ 20"
+
+
+def test_a_warm_up_that_ends_among_so_few_values_that_no_half_is_left_is_not_cut() -> None:
+    """Nine warm-up requests and the first of eleven are slow: together they show it, and of eleven nothing can be left out."""
+    both = np.where(np.arange(9 + AROUND) < 10, 460.0, 230.0) * np.exp(
+        np.random.default_rng(2).normal(0, 0.01, 9 + AROUND)
+    )
+    assert settling(both).course is Course.LATE
+    assert settling(both).end == 10
+    assert settling_after(both[:9], both[9:]) == Settling(Course.FEW)
+
+
+@pytest.mark.parametrize("warm", [3, 9, 15, 40])
+def test_no_more_than_half_of_the_measured_values_is_ever_cut(warm: int) -> None:
+    """Wherever the slow requests end, and however much of a warm-up shows them."""
+    rng = np.random.default_rng(warm)
+    ends = []
+    for n in (8, 11, 12, 19, 20, 31, 60):
+        for slow in range(1, warm + n, 2):
+            whole = np.where(np.arange(warm + n) < slow, 1.6, 1.0) * np.exp(rng.normal(0, 0.02, warm + n))
+            found = settling_after(whole[:warm], whole[warm:])
+            ends.append((found.end or 0) / n)
+    assert 0 < max(ends) <= 0.5

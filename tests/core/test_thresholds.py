@@ -99,6 +99,12 @@ def test_judged_on_the_interval(faster: Findings, text: str, result: str) -> Non
             ),
             ("fp8.mean_iou < bf16.mean_iou", "bf16.mean_iou - fp8.mean_iou > 0.01"),
         ),
+        (
+            Parity(
+                sentence="Accuracy was not compared (there is no picture that both answered).", nothing_to_lose=True
+            ),
+            ("fp8.mean_iou < bf16.mean_iou - 0.01",),
+        ),
     ],
 )
 def test_where_accuracy_cannot_be_told_no_condition_on_it_can(parity: Parity, texts: tuple[str, ...]) -> None:

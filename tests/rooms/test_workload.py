@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.core.blocks import arm_plan
 from client.core.cases import ImageCase
 from client.core.pictures import synthetic
-from client.core.plan import Workload
+from client.core.plan import LoadProfile, Workload
 from client.errors import UsageError
 from client.workload import Bodies, BodyStore, SyntheticPictures, open_pictures
 from client.workload.manifest import MAX_LINE
@@ -432,3 +433,20 @@ async def test_a_prepared_block_draws_nothing_of_the_next_one() -> None:
         assert [number for number in range(8, 200) if bodies.store.busy(number) or bodies.store.ready(number)] == []
     finally:
         bodies.close()
+
+
+def test_no_file_comes_back_while_another_is_unused(tmp_path: Path) -> None:
+    """Numbers were set aside for a second start that never came: the pictures of the warm-up came back as `p000.jpg~1` instead."""
+    for k in range(10):
+        (tmp_path / f"p{k:03}.jpg").write_bytes(photo(k))
+    stages = arm_plan(LoadProfile(requests=6, warmup=3))
+    order = [slot.image for slots in (*stages.cold, *stages.warmup, *stages.levels[0]) for slot in slots]
+    for seed in (0, 3):
+        pictures = open_pictures(Workload(images=str(tmp_path)), seed, stages.images)
+        names = [pictures.case(number).image_id for number in order]
+        assert [name.partition("~")[0] for name in names] == [f"p{k:03}.jpg" for k in range(10)]
+        assert seed or not any("~" in name for name in names)
+    more = arm_plan(LoadProfile(requests=9, warmup=3))
+    pictures = open_pictures(Workload(images=str(tmp_path)), 0, more.images)
+    numbers = [slot.image for slots in (*more.cold, *more.warmup, *more.levels[0]) for slot in slots]
+    assert [pictures.case(n).image_id for n in numbers][10:] == ["p000.jpg~1", "p001.jpg~1", "p002.jpg~1"]

@@ -7,7 +7,7 @@ from client.core.names import NAMES
 from client.core.phrases import share
 from client.reports.charts.chart import Chart
 from client.reports.charts.look import Palette, Spec, marks, panel, quantitative, tip
-from client.reports.format import change
+from client.reports.format import SECONDARY, change
 from client.reports.tables import LATENCIES
 
 STEP = 62
@@ -88,6 +88,7 @@ def _sentence(findings: Findings, pair: Comparison, shown: list[tuple[str, Effec
         + seen
         + band
         + ("; one inside its pale bar is no more than what one server differs from itself by." if noise else ".")
+        + (f" {SECONDARY} secondary: it does not decide." if any(not effect.primary for _, effect in shown) else "")
     )
 
 

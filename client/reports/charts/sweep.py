@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from client.core.cut import label_of
 from client.core.findings import Findings
 from client.reports.charts.chart import Chart
 from client.reports.charts.look import Palette, Spec, by_target, marks, panel, quantitative, tip
@@ -28,7 +29,7 @@ def sweep_chart(findings: Findings) -> Chart | None:
         ),
         head=("Load", "Target", *(title for _, title in shown)),
         rows=tuple(
-            (level.label, name, *(estimate(level.metrics.get(name, {}).get(key)) for key, _ in shown))
+            (label_of(level), name, *(estimate(level.metrics.get(name, {}).get(key)) for key, _ in shown))
             for level in findings.levels
             for name in findings.targets
         ),
@@ -36,15 +37,23 @@ def sweep_chart(findings: Findings) -> Chart | None:
 
 
 def _sentence(findings: Findings) -> str:
-    last = findings.levels[-1].label
     told = [
-        f"{name} gains throughput up to {last}, the highest load that was asked" if at is None else f"{name} stops gaining throughput after {at} (dashed line)"
+        _no_knee(findings, name) if at is None else f"{name} stops gaining throughput after {at} (dashed line)"
         for name, at in findings.knees.items()
     ]  # fmt: skip
     if not told:
         return "No level was measured."
     beyond = " Beyond it more load only adds waiting." if any(findings.knees.values()) else ""
     return f"{'; '.join(told)}.{beyond}{_most_goodput(findings)}"
+
+
+def _no_knee(findings: Findings, name: str) -> str:
+    """The run may have ended before it came to the highest load that was asked."""
+    whole = [level.label for level in findings.levels if name in level.metrics and not level.cut_short]
+    if not whole:
+        return f"{name} was measured whole at no load"
+    which = "asked" if len(whole) == len(findings.levels) else "measured whole"
+    return f"{name} gains throughput up to {whole[-1]}, the highest load that was {which}"
 
 
 def _most_goodput(findings: Findings) -> str:
