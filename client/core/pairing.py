@@ -263,6 +263,8 @@ def window_rate(part: Arm, name: str, plan: RunPlan) -> float | None:
 
 def _closed_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
     arms = reordered_all(both, [part.end_ns > part.start_ns for part in both.parts]) if both.paired else both.parts
+    if not all(map(len, arms)):  # paired by what was sent, and no picture was answered on both sides
+        return Contrast(None, None, 0, "none")
     shares = [rate_series(part, throughput_weights(part, plan.slos)[name]) for part in arms]
     if both.looks:
         early = np.isin(arms[1].image, both.looks[0].parts[1].image)

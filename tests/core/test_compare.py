@@ -196,7 +196,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     assert main([str(tmp_path), str(tmp_path)]) == 6
 
 
-@pytest.mark.parametrize(("here", "there"), [((), ()), ((0, 1), ())])
+@pytest.mark.parametrize(("here", "there"), [((), ()), ((0, 1), ()), ((0,), (1,))])
 def test_where_no_picture_was_answered_in_both_runs_accuracy_is_not_compared(here: tuple[int, ...], there: tuple[int, ...]) -> None:  # fmt: skip
     """`here` and `there`: which pictures were answered, by whether their number is odd."""
     photos = {name: msgspec.structs.replace(fact, boxes=((0.2, 0.3, 0.6, 0.7),)) for name, fact in facts("x").items()}
