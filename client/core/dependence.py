@@ -54,7 +54,7 @@ def of_contrast(
     """Of the contrast of these parts, which stand in one order; of one part on its own. Of neighbours, or of waves if that is more."""
     if not all(np.isfinite(part.times()).any() for part in parts):
         return Dependence()
-    logs = _mixed([np.log(np.maximum(seen(part.times()), 1e-9)) for part in parts], weights)
+    logs = _mixed([log_times(part.times()) for part in parts], weights)
     pull = _mixed([part.pull() for part in parts], weights)
     if is_central(parts[0]):
         # Autocorrelation of the logs bounds that of their signs (arcsine law), and is known far better from few values.
@@ -76,7 +76,12 @@ def told_inflation(values: Floats) -> float:
     """Of one series, where it is told apart from chance: what an arm's own quantiles are worth is not doubted on a suspicion."""
     if len(values) < 8 or not np.isfinite(values).any():
         return 1.0
-    return inflation(np.log(np.maximum(seen(values), 1e-9)))
+    return inflation(log_times(values))
+
+
+def log_times(values: Floats) -> Floats:
+    """Of latencies; a censored one counts as the largest that was seen."""
+    return np.log(np.maximum(seen(values), 1e-9))
 
 
 def is_central(part: AnySeries) -> bool:

@@ -8,13 +8,15 @@ import numpy as np
 
 from client.core.blocks import levels_of
 from client.core.bootstrap import contrast
-from client.core.dependence import told_inflation
+from client.core.dependence import log_times, told_inflation
 from client.core.findings import Estimate
 from client.core.metrics import Arm, batch_rates, throughput_weights, unknown_of
 from client.core.names import LATENCIES, QUANTILES
 from client.core.observed import Clusters, Series, Shares
 from client.core.plan import Arrival, RunPlan
 from client.core.stats import Floats, least_n, order_interval, quantile, t_interval, wilson
+from client.core.table import Ints, Mask
+from client.core.waves import told_wave_inflation, waves_of
 
 NOT_MEASURED = "not measured"
 
@@ -35,7 +37,7 @@ def arm_metrics(arm: Arm, plan: RunPlan) -> dict[str, Estimate]:
             note = f"not measured: {merged:.0%} of the chunks arrived together with the one before"
             found |= {f"itl_ms_{stat}": not_measured("ms", note) for stat in (*QUANTILES, "mean")}
             continue
-        values, effective = latency_values(arm, metric)
+        values, effective = latency_values(arm, metric, plan)
         ordered = np.sort(values)
         for stat, p in QUANTILES.items():
             found[f"{metric}_ms_{stat}"] = quantile_estimate(ordered, p, plan.confidence, effective, arm)
@@ -51,14 +53,30 @@ def arm_metrics(arm: Arm, plan: RunPlan) -> dict[str, Estimate]:
     return found
 
 
-def latency_values(arm: Arm, metric: str) -> tuple[Floats, float]:
+def latency_values(arm: Arm, metric: str, plan: RunPlan) -> tuple[Floats, float]:
     """The defined values in time order, and how many independent ones they are worth."""
+    part = series_of(arm, metric, None)  # gaps of one answer move together: an answer counts once
+    values = arm.gaps if part is None or isinstance(part, Clusters) else part.values
+    return values, 0.0 if part is None else len(part) / _inflation(part, _waves(arm, metric, plan), plan)
+
+
+def _inflation(part: Series | Clusters, waves: Ints | None, plan: RunPlan) -> float:
+    """What neighbours share, or requests that started together if that is more."""
+    times = part.times()
+    if waves is None or not np.isfinite(times).any():
+        return told_inflation(times)
+    return max(told_inflation(times), told_wave_inflation(log_times(times), waves, plan.confidence))
+
+
+def _waves(arm: Arm, metric: str, plan: RunPlan) -> Ints | None:
+    return waves_of(arm.block[defined(arm, metric)], plan)
+
+
+def defined(arm: Arm, metric: str) -> Mask:
+    """Of which requests the metric is."""
     if metric == "itl":
-        pace = series_of(arm, metric, None)  # gaps of one answer move together: an answer counts once
-        return arm.gaps, 0.0 if pace is None else len(pace) / told_inflation(pace.times())
-    values = arm.latency[metric]
-    values = values[~np.isnan(values)]
-    return values, len(values) / told_inflation(values) if len(values) else 0.0
+        return np.bincount(arm.gap_owner, minlength=len(arm)).astype(np.bool_)
+    return ~np.isnan(arm.latency[metric])
 
 
 def quantile_estimate(ordered: Floats, p: float, confidence: float, effective: float, arm: Arm) -> Estimate:
@@ -107,7 +125,10 @@ def mean_estimate(arm: Arm, metric: str, plan: RunPlan) -> Estimate:
     value, n = part.value(), len(part)
     if math.isinf(value):
         return Estimate(n=n, unit="ms", note="not bounded: requests timed out")
-    interval = contrast([part], [1.0], False, plan.confidence, (plan.seed, 11)).difference
+    waves = _waves(arm, metric, plan)
+    interval = contrast(
+        [part], [1.0], False, plan.confidence, (plan.seed, 11), None if waves is None else [waves]
+    ).difference
     if interval is None:
         return Estimate(value=value, n=n, unit="ms", note="needs n ≥ 2 for an interval")
     return Estimate(value=value, low=interval.low, high=interval.high, n=n, unit="ms")
@@ -162,7 +183,9 @@ def rate_estimate(arm: Arm, weights: Floats, plan: RunPlan) -> Estimate:
     if value == 0:
         return _none_counted(arm, plan)
     if plan.load.arrival is Arrival.CLOSED:
-        found = contrast([rate_series(arm, weights)], [1.0], False, plan.confidence, (plan.seed, 12)).log
+        waves = waves_of(arm.block[arm.end_ns > arm.start_ns], plan)
+        of_each = None if waves is None else [waves]
+        found = contrast([rate_series(arm, weights)], [1.0], False, plan.confidence, (plan.seed, 12), of_each).log
         spread = None if found is None else (math.exp(found.low - found.value), math.exp(found.high - found.value))
     else:
         sums, seconds = batch_rates(arm, weights)

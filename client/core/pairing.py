@@ -18,17 +18,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from client.core.beginnings import Ahead, Courses, Look, averaged, courses
-from client.core.blocks import levels_of
 from client.core.bootstrap import MANY, Contrast, contrast
 from client.core.drift import between, level_of, levelled, with_drift
-from client.core.estimates import rate_of, rate_series, series_of
+from client.core.estimates import defined, rate_of, rate_series, series_of
 from client.core.metrics import Arm, batch_rates, throughput_weights
 from client.core.names import QUANTILES
 from client.core.observed import AnySeries, Series, Shares
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.stats import Floats, Interval, t_point
 from client.core.table import Ints, Mask
-from client.core.waves import wave_of
+from client.core.waves import in_waves, wave_of
 
 LEAST_PAIRS = 0.9
 """Pairing by image is used where at least this share of either arm has a partner."""
@@ -106,15 +105,9 @@ def _common(parts: tuple[Arm, ...], keep: list[Mask]) -> np.ndarray[tuple[int], 
     return images
 
 
-def _defined(part: Arm, metric: str) -> Mask:
-    if metric == "itl":
-        return np.bincount(part.gap_owner, minlength=len(part)).astype(np.bool_)
-    return ~np.isnan(part.latency[metric])
-
-
 def aligned(both: Sides, metric: str) -> tuple[Arm, ...]:
     """The parts of a paired comparison, each in the candidate's order of images and only where all have the metric."""
-    return reordered_all(both, [_defined(part, metric) for part in both.parts])
+    return reordered_all(both, [defined(part, metric) for part in both.parts])
 
 
 def reordered_all(both: Sides, keep: list[Mask]) -> tuple[Arm, ...]:
@@ -160,7 +153,7 @@ def latency_contrast(both: Sides, metric: str, stat: str, plan: RunPlan) -> Cont
     known: list[AnySeries] = [part for part in series if part is not None]
     if len(known) < len(series):
         return Contrast(None, None, 0, "none")
-    waves = _waves([part.block[_defined(part, metric)] for part in arms], plan)
+    waves = _waves([part.block[defined(part, metric)] for part in arms], plan)
     found = contrast(known, both.weights, paired, plan.confidence, _seed(plan, stat), waves)
     if paired:
         found = _with_beginnings(found, both, arms, known, metric, plan)
@@ -172,12 +165,6 @@ def latency_contrast(both: Sides, metric: str, stat: str, plan: RunPlan) -> Cont
         of_a = None if waves is None else waves[1:]
         drift = contrast(known[1:], (-1.0, 1.0), paired, plan.confidence, _seed(plan, f"{stat} drift"), of_a)
     return with_drift(found, drift)
-
-
-def in_waves(plan: RunPlan) -> int:
-    """How many requests start together; 1 where none do. A level of a sweep has its own load."""
-    load = levels_of(plan.load)[0]
-    return load.concurrency if load.arrival is Arrival.CLOSED else 1
 
 
 def _waves(blocks: list[Ints], plan: RunPlan) -> list[Ints] | None:
@@ -218,7 +205,7 @@ def courses_of(both: Sides, metric: str) -> Courses | None:
 
 
 def _lengths(both: Sides, metric: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.array([len(_common(both.parts, [_defined(part, metric) for part in both.parts]))])
+    return np.array([len(_common(both.parts, [defined(part, metric) for part in both.parts]))])
 
 
 def log_ratios(both: Sides, metric: str) -> Floats | None:

@@ -12,9 +12,10 @@ from client.core.dependence import STRONG
 from client.core.findings import Gate
 from client.core.gates import Look, Seen, flag, settled
 from client.core.generator_gates import SPREAD
-from client.core.pairing import courses_of, in_waves, log_ratios
+from client.core.pairing import courses_of, log_ratios
 from client.core.settling_words import maybe_warming
 from client.core.warmup import LOOKED_AT
+from client.core.waves import in_waves
 
 MORE = 4
 """Times as many requests: of a strong dependence a hundred pairs are too few, three hundred are enough (docs/statistics.md)."""

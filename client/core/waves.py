@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from client.core.autoregression import ROUNDING, mixture_point
+from client.core.blocks import levels_of
+from client.core.plan import Arrival, RunPlan
 from client.core.stats import Floats, t_point
 from client.core.table import Ints
 
@@ -34,13 +36,43 @@ def wave_of(block: Ints, in_flight: int) -> Ints:
     return np.asarray(np.unique(inside * (len(block) + 1) + turn // in_flight, return_inverse=True)[1], np.int64)
 
 
+def in_waves(plan: RunPlan) -> int:
+    """How many requests start together; 1 where none do. A level of a sweep has its own load."""
+    load = levels_of(plan.load)[0]
+    return load.concurrency if load.arrival is Arrival.CLOSED else 1
+
+
+def waves_of(block: Ints, plan: RunPlan) -> Ints | None:
+    """Of each request of one arm, by its block; None where requests do not start in waves."""
+    together = in_waves(plan)
+    return None if together < 2 else wave_of(block, together)
+
+
 def wave_widening(pull: Floats, wave: Ints, confidence: float) -> float:
     """Half-width of the interval of the mean over its half-width for independent values; 1 for fewer than 8 values, a constant, a single
     wave, or waves of one."""
+    n, found = len(pull), _weighed(pull, wave)
+    if found is None:
+        return 1.0
+    weights, spread = found
+    return mixture_point(weights, spread, confidence, n - 1) / t_point(confidence, n - 1)
+
+
+def told_wave_inflation(values: Floats, wave: Ints, confidence: float) -> float:
+    """Of the variance, where it is likelier than not that requests of a wave share something; 1 else. What an arm's own quantiles are worth
+    is not doubted on a suspicion."""
+    found = _weighed(values, wave)
+    if found is None or found[0][0] >= 0.5:
+        return 1.0
+    return max(wave_widening(values, wave, confidence) ** 2, 1.0)
+
+
+def _weighed(pull: Floats, wave: Ints) -> tuple[Floats, Floats] | None:
+    """For each ratio of variances how likely it is, and the spread of the mean over that of independent values."""
     n, sizes = len(pull), np.bincount(wave)
     variance = float(pull.var(ddof=1)) if n >= 8 else 0.0
     if len(sizes) < 2 or len(sizes) == n or variance <= (ROUNDING * float(np.abs(pull).max(initial=0.0))) ** 2:
-        return 1.0
+        return None
     means = np.bincount(wave, pull) / sizes
     within = float(((pull - means[wave]) ** 2).sum())
     # One row for each share: `size` is the variance of a wave's mean times its requests, `left` what is unexplained.
@@ -52,7 +84,7 @@ def wave_widening(pull: Floats, wave: Ints, confidence: float) -> float:
     logs += _log_prior() - (n - 1) / 2 * np.log(left)
     weights = np.exp(logs - logs.max())
     spread = np.sqrt((size @ sizes) * left / (n * (n - 1) * variance))
-    return mixture_point(weights / weights.sum(), spread, confidence, n - 1) / t_point(confidence, n - 1)
+    return weights / weights.sum(), spread
 
 
 def _log_prior() -> Floats:

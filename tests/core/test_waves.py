@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.worlds import WORLDS, World, campaign, plan
+from benchmarks.worlds import WORLDS, World, campaign, made_arm, plan
 from client.core.bootstrap import MANY, contrast
+from client.core.estimates import arm_metrics
+from client.core.names import LATENCIES
 from client.core.observed import Series
 from client.core.pairing import latency_contrast
 from client.core.plan import Arrival, Design
 from client.core.stats import Floats, t_point
 from client.core.verdict import judge
-from client.core.waves import wave_of, wave_widening
+from client.core.waves import told_wave_inflation, wave_of, wave_widening
 
 FEW = World("few waves", sigma=0.02, wave=0.02, in_flight=30)
 
@@ -110,3 +113,28 @@ def test_campaigns_in_waves_cover_as_promised(design: Design) -> None:
         assert found is not None
         held += found.low <= 0 <= found.high
     assert held >= 0.89 * 120
+
+
+def test_the_numbers_of_one_arm_know_its_waves() -> None:
+    """Four waves of thirty: neighbours alone leave the truth out in one case of six."""
+    held = {1: 0, 30: 0}
+    for seed in range(60):
+        rng = np.random.default_rng([8, seed])
+        logs = np.repeat(rng.normal(size=4) * 0.05, 30) + rng.normal(size=120) * 0.06
+        n = np.arange(120)
+        one = made_arm("bf16", np.log(200) + logs, n, n // 30, n, n * 10**9)
+        one = replace(one, latency=dict.fromkeys(LATENCIES, one.latency["e2e"]))
+        for in_flight in held:
+            found = arm_metrics(one, plan(Design.INTERLEAVED, 1, in_flight))
+            mean = found["e2e_ms_mean"]
+            assert mean.low is not None
+            assert mean.high is not None
+            held[in_flight] += mean.low <= 200 * math.exp((0.05**2 + 0.06**2) / 2) <= mean.high
+    assert held[1] < 53 < 55 <= held[30]
+
+
+def test_waves_that_share_nothing_cost_an_arm_nothing() -> None:
+    rng = np.random.default_rng(9)
+    assert [told_wave_inflation(rng.normal(size=240), np.repeat(np.arange(8), 30), 0.95) for _ in range(20)].count(
+        1.0
+    ) >= 18

@@ -25,9 +25,9 @@ def test_without_arguments_the_pair_is_compared() -> None:
     assert not asked.simulated
 
 
-def test_one_server_at_a_time_asks_for_two_stays_of_twenty() -> None:
-    assert plan("--design", "serial").load.requests == 40
-    assert plan("--isolate").load.requests == 40
+def test_one_server_at_a_time_asks_for_two_stays_of_thirty() -> None:
+    assert plan("--design", "serial").load.requests == 60
+    assert plan("--isolate").load.requests == 60
     assert plan("--isolate", "--requests", "12").load.requests == 12
 
 

@@ -97,9 +97,17 @@ def test_trimming_keeps_what_the_report_is_made_of(tmp_path: Path) -> None:
     ours, theirs = (
         json.loads((folder / "findings.json").read_text()) for folder in (kept, RESULTS / "h100" / "repeated")
     )
-    assert ours["targets"]["bf16"]["metrics"] == theirs["targets"]["bf16"]["metrics"]
+    numbers = (
+        [est[key] for est in found["targets"]["bf16"]["metrics"].values() for key in sorted(est)]
+        for found in (ours, theirs)
+    )
+    assert next(numbers) == approximately(next(numbers))  # the last bits of a sum are the CPU's own
     assert ours["targets"]["bf16"]["memory"] == theirs["targets"]["bf16"]["memory"]
     assert ours["targets"]["bf16"]["caches"] == theirs["targets"]["bf16"]["caches"]
+
+
+def approximately(values: list[object]) -> list[object]:
+    return [pytest.approx(value, rel=1e-12) if isinstance(value, float) else value for value in values]
 
 
 def test_a_page_keeps_its_counters_and_loses_its_buckets() -> None:
