@@ -178,6 +178,13 @@ def main() -> None:
     parser.add_argument("--world", metavar="NAME", help="this one alone")
     parser.add_argument("--quick", action="store_true", help="two effects and the median only")
     asked = parser.parse_args()
+    if asked.campaigns < 1 or asked.processes < 1:
+        parser.error("--campaigns and --processes: at least 1")
+    if asked.world not in (None, *(world.name for world in WORLDS)):
+        parser.error(f"--world: one of {', '.join(world.name for world in WORLDS)}")
+    for file in (asked.json, asked.docs):
+        if file is not None and not file.parent.is_dir():
+            parser.error(f"{file.parent} is no folder")
     if asked.rows:
         saved = json.loads(asked.rows.read_text())
         print(table(saved["rows"]))

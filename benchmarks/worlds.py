@@ -7,7 +7,6 @@ and what belongs to a wave all of its requests share.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from client.core.metrics import Arm
 from client.core.pairing import Sides, sides
 from client.core.plan import Design, LoadProfile, RunPlan, Target
 from client.core.table import NEVER
-from client.core.warmup import steady_state
+from client.core.warmup import Steady, steady_state
 
 Floats = npt.NDArray[np.float64]
 BLOCKS = 4
@@ -26,12 +25,17 @@ WARMUP = 20
 baseline that is started a second time."""
 COLD_FOR = 31
 IMAGE_SPREAD = 0.15
+AHEAD = -1
+"""In the place of a block: warm-up requests."""
+Stretch = tuple[int, npt.NDArray[np.int64], int]
+"""Arm, images, block."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """Log-scale noise: `sigma` of independent noise, `rho` and `machine` of an AR(1) machine state, `tail` degrees of freedom of
-    Student's t instead of a normal, `drift` over the whole run, `wander` as the spread of a random walk at its end; `wave` of what the
+    Student's t instead of a normal, `drift` over the whole run, `wander` as the spread of a random walk at its end, `heating` a drift that settles after a
+    fifth of the run, `step` a jump where the baseline of a serial run ends its first stay, `cycle` a swing to either side, twice in the run; `wave` of what the
     `in_flight` requests of a wave have in common."""
 
     name: str
@@ -41,6 +45,9 @@ class World:
     tail: float | None = None
     drift: float = 0.0
     wander: float = 0.0
+    heating: float = 0.0
+    step: float = 0.0
+    cycle: float = 0.0
     wave: float = 0.0
     in_flight: int = 1
     sizes: tuple[int, ...] = (30, 120)
@@ -53,15 +60,18 @@ class World:
 
 
 WORLDS: tuple[World, ...] = (
-    World("log-normal"),
+    World("log-normal", sizes=(30, 60, 120)),
     World("autocorrelated", sigma=0.06, rho=0.6, machine=0.08),
     World("heavy tails", sigma=0.08, tail=2.5),
-    World("drift 10 %", drift=0.10),
+    World("drift 10 %", drift=0.10, sizes=(30, 60, 120)),
     World("drift + autocorrelated + heavy tails", sigma=0.06, rho=0.6, machine=0.06, tail=3.0, drift=0.10),
     World("warm-up reaches into what is measured", cold=(0.6, 0.2), sizes=(30, 60, 120)),
     World("small warm-up of one server", cold=(0.15, 0.0), sizes=(30, 60, 120)),
     World("fading warm-up of one server", cold=(0.5, 0.0), fading=16, sizes=(30, 60, 120)),
     World("fading warm-up", cold=(1.0, 0.2), fading=16, sizes=(30, 60, 120)),
+    World("heating 10 %", heating=0.10, sizes=(60, 120)),
+    World("step of 10 % after a quarter", step=0.10, sizes=(60, 120)),
+    World("cycle of half the run, ±3 %", cycle=0.03, sizes=(120,), promised=False),
     World("random walk 5 %", wander=0.05, promised=False),
     World("waves of 6", sigma=0.06, wave=0.05, in_flight=6, sizes=(120,)),
     World("waves of 15", sigma=0.06, wave=0.05, in_flight=15, sizes=(120,), promised=False),
@@ -81,7 +91,11 @@ def timeline(world: World, n: int, rng: np.random.Generator) -> Floats:
     noise = rng.normal(size=n) if world.tail is None else rng.standard_t(world.tail, n)
     walk = np.cumsum(rng.normal(size=n)) * world.wander / np.sqrt(n)
     share = np.arange(n) / max(n - 1, 1)
-    return np.asarray(state + world.sigma * noise + np.log1p(world.drift * share) + walk, np.float64)
+    shared = np.log1p(world.drift * share) + np.log1p(world.heating * -np.expm1(-share / 0.2))
+    shared += np.where(share >= 0.25, np.log1p(world.step), 0.0)
+    if world.cycle:
+        shared += world.cycle * np.sin(2 * np.pi * (2 * share + rng.random()))
+    return np.asarray(state + world.sigma * noise + shared + walk, np.float64)
 
 
 def waves(world: World, n: int, rng: np.random.Generator) -> Floats:
@@ -90,7 +104,7 @@ def waves(world: World, n: int, rng: np.random.Generator) -> Floats:
     return np.asarray(np.repeat(effects, world.in_flight)[:n], np.float64)
 
 
-def slots(design: Design, n: int) -> list[tuple[int, npt.NDArray[np.int64], int]]:
+def slots(design: Design, n: int) -> list[Stretch]:
     """(arm, images, block) stretches in order of time, as `client.core.blocks` lays them: ABBA blocks over the same images; or the
     baseline's half of them, all of the candidate's, the baseline's other half."""
     images = np.arange(n)
@@ -130,35 +144,63 @@ def made_arm(
 
 def campaign(world: World, design: Design, n: int, effect: float, rng: np.random.Generator) -> Sides:
     """One campaign of n requests per arm, without what the analysis finds to belong to the warm-up."""
-    stretches = slots(design, n)
-    image_log = rng.normal(size=n) * IMAGE_SPREAD
+    return steady_of(*whole_campaign(world, design, n, effect, rng), design).sides[0]
+
+
+def steady_of(arms: dict[str, Arm], warm: dict[str, Arm], design: Design) -> Steady:
+    return steady_state(arms, (sides(*arms.values(), design),), design, warm)
+
+
+def whole_campaign(
+    world: World, design: Design, n: int, effect: float, rng: np.random.Generator
+) -> tuple[dict[str, Arm], dict[str, Arm]]:
+    """The measured requests and the warm-up of both servers. One machine and one timeline for all of them: a live pair is warmed up one
+    after the other before the first block, one server at a time after each start."""
+    image_log, warm_log = rng.normal(size=n) * IMAGE_SPREAD, rng.normal(size=2 * WARMUP) * IMAGE_SPREAD
+    stretches = _with_warm_ups(design, slots(design, n))
     noise = timeline(world, sum(len(images) for _, images, _ in stretches), rng)
     rows: tuple[list[Floats], list[Floats]] = ([], [])
-    begins: tuple[list[float], list[float]] = ([], [])
-    begin, now, answered = 0, 0.0, [0, 0]
+    warm: tuple[list[Floats], list[Floats]] = ([], [])
+    begin, now, answered, starts_of = 0, 0.0, [0, 0], [0, 0]
     for arm, images, block in stretches:
         end = begin + len(images)
-        if block == 0 or (design is Design.SERIAL and arm == 0 and block == BLOCKS // 2):
-            answered[arm] = WARMUP
-            begins[arm].append(now)
-        logs = np.log(200.0) + image_log[images] + noise[begin:end] + (np.log1p(effect) if arm else 0.0)
+        pictures = image_log[images]
+        if block == AHEAD:
+            answered[arm] = 0
+            images = images + WARMUP * starts_of[arm]
+            starts_of[arm] += 1
+            pictures = warm_log[images]
+        logs = np.log(200.0) + pictures + noise[begin:end] + (np.log1p(effect) if arm else 0.0)
         logs += cold_log(world, arm, answered[arm] + np.arange(len(images)))
         answered[arm] += len(images)
         if world.in_flight > 1:
             logs = logs + waves(world, len(images), rng)
         starts, now = _starts(logs, world.in_flight, now)
-        rows[arm].append(np.stack([logs, images, np.full(len(images), block), np.arange(begin, end), starts * 1e6]))
+        whole = np.stack([logs, images, np.full(len(images), block), np.arange(begin, end), starts * 1e6])
+        (warm if block == AHEAD else rows)[arm].append(whole)
         begin = end
-    arms, warm = {}, {}
-    pictures = rng.normal(size=2 * WARMUP) * IMAGE_SPREAD
-    for arm, (name, parts) in enumerate(zip(("bf16", "fp8"), rows, strict=True)):
+    return _arms(rows, 0), _arms(warm, n)
+
+
+def _with_warm_ups(design: Design, stretches: list[Stretch]) -> list[Stretch]:
+    ahead = np.arange(WARMUP)
+    if design is not Design.SERIAL:
+        return [(0, ahead, AHEAD), (1, ahead, AHEAD), *stretches]
+    found: list[Stretch] = []
+    for arm, images, block in stretches:
+        if not found or found[-1][0] != arm:
+            found.append((arm, ahead, AHEAD))
+        found.append((arm, images, block))
+    return found
+
+
+def _arms(rows: tuple[list[Floats], list[Floats]], first_image: int) -> dict[str, Arm]:
+    arms = {}
+    for name, parts in zip(("bf16", "fp8"), rows, strict=True):
         log_ms, image, of_block, place, start = np.concatenate(parts, axis=1)
-        whole = (part.astype(np.int64) for part in (image, of_block, place, start))
+        whole = (part.astype(np.int64) for part in (image + first_image, of_block, place, start))
         arms[name] = made_arm(name, log_ms, *whole)
-        slower = cold_log(world, arm, np.arange(WARMUP)) + (np.log1p(effect) if arm else 0.0)
-        warm[name] = _warmed_up(world, name, slower, begins[arm], pictures, rng)
-    both = sides(*arms.values(), design)
-    return steady_state(arms, (both,), design, warm).sides[0]
+    return arms
 
 
 def cold_log(world: World, arm: int, answered: npt.NDArray[np.int64]) -> Floats:
@@ -166,18 +208,6 @@ def cold_log(world: World, arm: int, answered: npt.NDArray[np.int64]) -> Floats:
     if world.fading is not None:
         return np.asarray(np.log1p(world.cold[arm] * np.exp(-answered / world.fading)), np.float64)
     return np.where(answered < COLD_FOR, np.log1p(world.cold[arm]), 0.0)
-
-
-def _warmed_up(
-    world: World, name: str, slower: Floats, begins: list[float], pictures: Floats, rng: np.random.Generator
-) -> Arm:
-    """WARMUP requests a millisecond apart before each stay: only their order and their latencies count."""
-    number = np.arange(WARMUP * len(begins))
-    place = number % WARMUP
-    logs = np.log(200.0) + slower[place] + pictures[number]
-    logs += rng.normal(size=len(number)) * math.hypot(world.sigma, world.machine)
-    start = np.repeat(np.array(begins) * 1e6, WARMUP) - (WARMUP - place) * 1e6
-    return made_arm(name, logs, -1 - number, number, number, start.astype(np.int64))
 
 
 def _starts(logs: Floats, in_flight: int, now: float) -> tuple[Floats, float]:

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from client.core.block_noise import energy_floor
+from client.core.blocks import levels_of
 from client.core.conditions import parse
 from client.core.counters import Difference, answered, difference
 from client.core.estimates import NOT_MEASURED, arm_metrics, error_rate, single_request
@@ -57,7 +58,7 @@ def analyse(evidence: Evidence, measured: Measured = Measured()) -> Findings:  #
     arms = {t.name: arm(evidence.records, t.name, plan.timeouts, level=level) for t in plan.targets}
     counters = {t.name: _counted(evidence, t.name) for t in plan.targets}
     pairs = tuple(sides(arms[plan.targets[0].name], arms[t.name], plan.design) for t in plan.targets[1:])
-    steady = steady_state(arms, pairs, plan.design, warm_arms(evidence))
+    steady = steady_state(arms, pairs, plan.design, warm_arms(evidence), levels_of(plan.load)[0].arrival)
     seen = Seen(evidence=evidence, arms=arms, counters=counters, sides=pairs, gpu=measured.gpu, steady=steady)
     gates = fired(seen, GENERATOR_LOOKS + LOOKS + SERIES_LOOKS + SERVER_LOOKS) + measured.gates
     targets = {t.name: target_findings(t, seen, steady, measured) for t in plan.targets}

@@ -19,7 +19,7 @@ import numpy as np
 from client.core.bootstrap import Contrast
 from client.core.metrics import Arm
 from client.core.observed import Series, Shares
-from client.core.stats import Floats, Interval, inflation, normal_point
+from client.core.stats import Floats, Interval, inflation, mixture_ends, normal_point
 from client.core.steady import AROUND, DOUBT, without_outliers
 from client.core.table import Ints
 
@@ -28,14 +28,14 @@ ONE_LEVEL = 0.6
 campaigns of other seeds than `benchmarks/coverage` has: for it steady servers pay 3 % of width at n = 30, 0.5 % at n = 120."""
 FADING = (2.0, 4.0, 8.0, 16.0, 32.0)
 """Requests after which a departure has faded to 1 / e. Beforehand they are together as likely as all steps together."""
+SEEN_FADE = 1.5
+"""How many times that a series must be long: the level to which a slower one fades was never seen, and would be guessed."""
 FEWEST = 6
 """Pairs of a look, warm-up included, below which nothing is read from it."""
 EVERY, FURTHER = 64, 1.1
 """Steps after up to so many requests are all looked at, later ones each a tenth further."""
 LEAST_LIKELY = 0.003
 """Courses that are less likely are let go: together they move an end by less than resampling does."""
-STANDARD_ERRORS = 5.0
-"""How far from its centre each part of a mixture is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,11 @@ def courses(logs: Floats, looks: Sequence[Look]) -> Courses | None:
     """Of these log ratios, one for each pair; those that are not finite are not read. None where there is too little to read from."""
     read = [one for look in looks if (one := _Read.of(logs, look)) is not None]
     total = sum(float(one.logs @ one.logs) for one in read)
-    if not read or total <= 0:
+    if not read or total <= 0 or not any(len(look.place) for look in looks):
         return None
-    shapes, prior = _family(max(int(look.place.min()) + len(look.place) // 2 for look in looks if len(look.place)))
+    within = [look.place for look in looks if len(look.place)]
+    last = max(int(place.min()) + len(place) // 2 for place in within)
+    shapes, prior = _family(last, max(int(place.max()) + 1 for place in within))
     n, left, terms = len(logs), np.full(len(prior), total), np.zeros(len(prior))
     departure, spread = np.zeros((len(prior), n)), np.ones(len(prior))
     rest: list[Floats] = []
@@ -148,11 +150,11 @@ class _Read:
         return cls(whole - whole.mean(), place[order], look)
 
 
-def _family(last: int) -> tuple[Callable[[Floats | Ints], Floats], Floats]:
-    """Shapes of a departure at given places, a row for each course: steps after up to `last` requests of the stay, then fading ones; and how
-    likely each is beforehand, given that there is one."""
-    steps, fading = _steps(last), np.array(FADING)
-    prior = np.concatenate([np.full(len(steps), 0.5 / max(len(steps), 1)), np.full(len(fading), 0.5 / len(fading))])
+def _family(last: int, length: int) -> tuple[Callable[[Floats | Ints], Floats], Floats]:
+    """Shapes of a departure at given places, a row for each course: steps after up to `last` requests of the stay, then fading ones, by its
+    `length`; and how likely each is beforehand, given that there is one."""
+    steps, fading = _steps(last), np.array([after for after in FADING if SEEN_FADE * after <= length])
+    prior = np.concatenate([np.full(len(kind), 0.5 / max(len(kind), 1)) for kind in (steps, fading)])
 
     def shapes(place: Floats | Ints) -> Floats:
         column = place[np.newaxis].astype(np.float64)
@@ -175,22 +177,25 @@ def _worth(rest: Floats) -> float:
     return max(len(rest) / inflation(rest, DOUBT), float(FEWEST))
 
 
-def averaged(found: Contrast, parts: Sequence[Series | Shares], looks: Sequence[Look], confidence: float) -> Contrast:
-    """The contrast of (candidate, baseline), its intervals averaged over the courses of their pairs. Ends move outwards alone: the value
-    stays where it was measured."""
-    candidate, baseline = parts
-    with np.errstate(divide="ignore", invalid="ignore"):
-        likely = courses(np.log(candidate.times() / baseline.times()), looks)
+def averaged(
+    found: Contrast, parts: Sequence[Series | Shares], logs: Floats, looks: Sequence[Look], confidence: float
+) -> Contrast:
+    """The contrast of (candidate, baseline), its intervals averaged over the courses of the pairs' log ratios `logs`. An end may move inwards
+    too, never past the value, which stays where it was measured."""
+    likely = courses(logs, looks)
     if likely is None or found.log is None:
         return found
+    candidate, baseline = parts
     mine = _moved(candidate, np.exp(-likely.departure))
     yours = _moved(baseline, np.exp(likely.departure))
     with np.errstate(divide="ignore", invalid="ignore"):
         log = (np.log(mine / candidate.value()) - np.log(yours / baseline.value())) / 2
     plain = (mine - candidate.value() - yours + baseline.value()) / 2
+    wider = _widened(found.log, log, likely, confidence)
     return replace(
         found,
-        log=_widened(found.log, log, likely, confidence),
+        log=wider,
+        warming=max(0.0, wider.half - found.log.half),
         difference=None if found.difference is None else _widened(found.difference, plain, likely, confidence),
     )
 
@@ -203,19 +208,10 @@ def _moved(part: Series | Shares, factor: Floats) -> Floats:
 
 
 def _widened(plain: Interval, shift: Floats, likely: Courses, confidence: float) -> Interval:
-    """Ends of a mixture of normals around what each course moves the value by, by bisection."""
-    from scipy.special import ndtr
-
+    """Ends of a mixture of normals around what each course moves the value by."""
     if not np.isfinite(shift).all() or plain.half <= 0:
         return plain
     error = plain.half / normal_point(confidence) * likely.scale
-    ends = []
-    for level in ((1 - confidence) / 2, (1 + confidence) / 2):
-        low, high = float((shift - STANDARD_ERRORS * error).min()), float((shift + STANDARD_ERRORS * error).max())
-        for _ in range(40):
-            middle = (low + high) / 2
-            below = float(likely.weight @ ndtr((middle - shift) / error))
-            low, high = (middle, high) if below < level else (low, middle)
-        ends.append((low + high) / 2)
-    low, high = ends[0] + plain.half, ends[1] - plain.half
-    return Interval(plain.value, min(plain.low + low, plain.value), max(plain.high + high, plain.value))
+    ends = mixture_ends(likely.weight, shift, error, confidence)
+    low, high = plain.low + ends[0] + plain.half, plain.high + ends[1] - plain.half
+    return Interval(plain.value, min(low, plain.value), max(high, plain.value))

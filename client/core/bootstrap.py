@@ -43,6 +43,8 @@ class Contrast:
     difference: Interval | None
     n: int
     method: str
+    warming: float = 0.0
+    """What of the half width of `log` stands for a warm-up that may reach into the pairs."""
 
 
 def stationary_index(rng: np.random.Generator, n: int, rows: int, length: int) -> Index:
@@ -233,7 +235,8 @@ def _batch_interval(terms: Floats, point: float, paired: bool, confidence: float
 
 
 def z_of(interval: Interval, confidence: float) -> float:
-    """How many standard errors the value lies from zero, read back from the half of its interval that faces zero: the interval leaves zero
-    out where this is beyond its point."""
-    half = interval.value - interval.low if interval.value > 0 else interval.high - interval.value
+    """How many standard errors the value lies from zero, read back from its interval: from the half that faces zero, so that the interval leaves
+    zero out where this is beyond its point, or from half of the whole, if that is more."""
+    facing = interval.value - interval.low if interval.value > 0 else interval.high - interval.value
+    half = max(facing, interval.half)
     return interval.value / (half / normal_point(confidence)) if half > 0 else math.copysign(99.0, interval.value)

@@ -1,7 +1,6 @@
 """Drift between the looks of a serial design: what the second A differs from the first by, and what that adds to an interval.
 
-With a drift g that only rises (or falls), the error of the pooled comparison is half of |(B1 - A1) - (A2 - B2)|, and neither bracket is
-negative: half of their sum bounds it (`client.core.pairing` has the design).
+With a drift that only rises (or falls) the truth lies between the two looks, B1 - A1 and B2 - A2 (`client.core.pairing` has the design).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 
 from client.core.bootstrap import Contrast
 from client.core.metrics import Arm
-from client.core.stats import Floats, Interval
+from client.core.stats import Floats, Interval, mixture_ends, normal_point
 from client.core.table import Codes, Mask
 
 
@@ -24,9 +23,40 @@ class Drifted(Contrast):
     allowance: float = 0.0
 
 
-def drift_allowance(drift: Interval) -> float:
-    """Half of what the second A differs from the first beyond one and a half standard errors of its own noise."""
-    return max(0.0, abs(drift.value) - 0.75 * drift.half) / 2
+EXPECTED = 4.0
+"""How large a drift is expected to be where there is one, in standard errors of what the looks differ by. Beforehand one is as likely as not."""
+OF_A_LOOK = math.sqrt(0.5)
+"""Standard error of one look over that of the difference of two independent ones."""
+
+
+def drift_likely(gap: Interval, confidence: float) -> float:
+    """How likely it is that the looks differ by more than noise (spike and slab; the slab is a normal of EXPECTED standard errors)."""
+    error = gap.half / normal_point(confidence)
+    z = abs(gap.value) / error if error > 0 else (math.inf if gap.value else 0.0)
+    spread = EXPECTED**2
+    odds = math.exp(min(0.5 * z * z * spread / (1 + spread), 700.0)) / math.sqrt(1 + spread)
+    return odds / (1 + odds)
+
+
+def held(found: Interval, gap: Interval, confidence: float, of_a_look: float = OF_A_LOOK) -> tuple[Interval, float]:
+    """The interval with what may have happened between the looks, and how much of each side more requests do not take away.
+
+    Without drift it is that of the pooled comparison. With a monotone one the truth lies between the two looks, wherever in between it
+    happened; at worst it is one of them, and an interval around each covers that (Imbens & Manski 2004). Both by how likely a drift is.
+    """
+    error, likely = found.half / normal_point(confidence), drift_likely(gap, confidence)
+    if error <= 0 or not math.isfinite(error):
+        return found, 0.0
+    apart = gap.value / 2
+    alone = max(of_a_look * gap.half / normal_point(confidence), error)
+    ends = mixture_ends(
+        np.array([1 - likely, likely / 2, likely / 2]),
+        np.array([0.0, apart, -apart]),
+        np.array([error, alone, alone]),
+        confidence,
+    )
+    wider = max(0.0, ends[1] - found.half)
+    return found.shifted(-wider, wider), min(wider, likely * abs(apart))
 
 
 def levelled(arms: tuple[Arm, ...], first: Codes, metric: str) -> Arm:
@@ -50,15 +80,15 @@ def level_of(candidate: Floats, baseline: Floats, early: Mask) -> Floats:
     return np.exp(np.where(early, 0.5, -0.5) * beyond)
 
 
-def with_drift(found: Contrast, drift: Contrast) -> Contrast:
+def with_drift(found: Contrast, drift: Contrast, confidence: float, of_a_look: float = OF_A_LOOK) -> Contrast:
+    """`drift`: what the looks differ by."""
     if found.log is None or drift.log is None:
         return Contrast(None, None, found.n, found.method)
-    allowance = drift_allowance(drift.log)
+    log, allowance = held(found.log, drift.log, confidence, of_a_look)
     plain = None
     if found.difference is not None and drift.difference is not None:
-        wider = drift_allowance(drift.difference)
-        plain = found.difference.shifted(-wider, wider)
-    return Drifted(found.log.shifted(-allowance, allowance), plain, found.n, found.method, allowance)
+        plain, _ = held(found.difference, drift.difference, confidence, of_a_look)
+    return Drifted(log, plain, found.n, found.method, found.warming, allowance)
 
 
 def between(looks: list[Contrast]) -> Contrast:

@@ -22,9 +22,10 @@ from client.core.metrics import Arm
 from client.core.names import NAMES
 from client.core.pairing import Sides
 from client.core.plan import Arrival, Design, RunPlan
+from client.core.queues import growing
 from client.core.records import Phase, WorkerHealth
 from client.core.settling_words import UNSETTLED, left_out, stay_of, unsettled
-from client.core.stats import fisher_p, normal_point
+from client.core.stats import fisher_p
 from client.core.steady import LEAST, Course
 from client.core.warmup import Steady, steady_state
 
@@ -240,7 +241,7 @@ def _caches_silent(counted: Difference) -> bool:
 
 def settled(seen: Seen) -> Iterator[Gate]:
     """A beginning that could be left out is told; what is not steady without it is, too."""
-    steady = seen.steady or steady_state(seen.arms, seen.sides, seen.plan.design)
+    steady = seen.steady or steady_state(seen.arms, seen.sides, seen.plan.design, arrival=seen.plan.load.arrival)
     if steady.cut:
         yield flag("warm_up", *left_out(steady))
     found = steady.courses()
@@ -308,19 +309,14 @@ def other_questions(seen: Seen) -> Iterator[Gate]:
 
 def overload(seen: Seen) -> Iterator[Gate]:
     """Open loop only: more work arrives than the server finishes, so latency grows as long as one measures."""
-    if seen.plan.load.arrival is Arrival.CLOSED:
-        return
-    for target, arm in seen.arms.items():
-        values = arm.latency["response"][np.isfinite(arm.latency["response"])]
-        if len(values) < 4 * limits.FEW_REQUESTS:
-            continue
-        quarter = len(values) // 4
-        first, last = float(np.median(values[:quarter])), float(np.median(values[-quarter:]))
-        spread = normal_point(0.99) * float(values[:quarter].std()) / np.sqrt(quarter)
-        if last > 2 * first and last - first > spread:
+    arms = {} if seen.plan.load.arrival is Arrival.CLOSED else seen.arms
+    for target, arm in arms.items():
+        found = growing(arm)
+        if found is not None:
             yield invalid(
                 "overload",
-                f"Response times of {target} grew from {first:.0f} to {last:.0f} ms within the run: more arrives than it can finish, and no steady state exists.",
+                f"Response times of {target} grew from {found.first_ms:.0f} to {found.last_ms:.0f} ms, and {found.waiting:.0f} requests still waited as the last"
+                " one of a block arrived: more arrives than it can finish, and no steady state exists.",
                 "Lower --rate below the throughput of the closed loop.",
                 (target,),
             )

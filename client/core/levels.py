@@ -85,7 +85,7 @@ def _level(
     others = [target.name for target in plan.targets[1:] if baseline in arms and target.name in arms]
     pairs = tuple(sides(arms[baseline], arms[name], plan.design) for name in others)
     warm = warm_arms(evidence) if number == first_level(evidence) else None
-    steady = steady_state(arms, pairs, plan.design, warm)
+    steady = steady_state(arms, pairs, plan.design, warm, load.arrival)
     metrics = {
         name: arm_metrics(steady.arms[name], plan) | {"error_rate": error_rate(mine, plan.confidence)}
         for name, mine in arms.items()

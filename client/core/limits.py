@@ -43,6 +43,9 @@ OTHERS_SHARE = 0.02
 """Requests that a server finished beyond those sent to it, of the latter, and one more: a probe of its health check may be one."""
 QUEUE_SHARE = 0.05
 """Mean time in the server's queue, of the median end-to-end latency."""
+BACKLOG = (4.0, 0.1)
+"""Open loop: requests still waiting as the last one of a block arrives, a + b times those of the block. A stable queue at 80 % of what the server
+can do leaves two on average; an overload of a fifth leaves a sixth of all."""
 FEW_REQUESTS = 6
 """Below this no distribution-free interval of a median exists at 95 %."""
 SETTLED_EFFECT = 0.05
@@ -52,5 +55,8 @@ BEGINS_ELSEWHERE = 0.02
 LIKELY_WARMING = 0.8
 """How likely that must be. Of runs of steady servers 0.3 % come so far, interleaved and independent; 2 to 5 % of serial ones whose requests
 depend on one another with 0.6 (300 campaigns each)."""
+WIDER_FOR_WARMING = 1.5
+"""How many times as wide an interval may be for a warm-up that is not ruled out before it is told. One in 100 intervals of 30 pairs after 20
+warm-up requests is; after five, one in 30."""
 SETTLED_Z = 4.0
 """Standard errors at which output lengths count as different: a run is looked at in many ways, and a false alarm costs trust."""

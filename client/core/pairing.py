@@ -146,7 +146,7 @@ def latency_contrast(both: Sides, metric: str, stat: str, plan: RunPlan) -> Cont
     """candidate / baseline as a log, drift of a serial design included."""
     p = QUANTILES.get(stat)
     paired = both.paired and bool((_lengths(both, metric) >= 2).all())
-    arms = aligned(both, metric) if paired else both.parts
+    arms = asked = aligned(both, metric) if paired else both.parts
     if both.looks and metric != "itl":
         arms = arms[0], levelled(arms, both.looks[0].parts[1].image, metric)
     series = [series_of(part, metric, p) for part in arms]
@@ -155,16 +155,18 @@ def latency_contrast(both: Sides, metric: str, stat: str, plan: RunPlan) -> Cont
         return Contrast(None, None, 0, "none")
     waves = _waves([part.block[defined(part, metric)] for part in arms], plan)
     found = contrast(known, both.weights, paired, plan.confidence, _seed(plan, stat), waves)
-    if paired:
-        found = _with_beginnings(found, both, arms, known, metric, plan)
+    if paired and metric != "itl" and len(asked) == 2:
+        logs = _logs(asked[0].latency[metric], asked[1].latency[metric])
+        found = _with_beginnings(found, both, arms[1], known, logs, metric, plan)
     if not both.second_a:
         return found
     if both.looks:
-        drift = between([latency_contrast(look, metric, stat, plan) for look in both.looks])
-    else:
-        of_a = None if waves is None else waves[1:]
-        drift = contrast(known[1:], (-1.0, 1.0), paired, plan.confidence, _seed(plan, f"{stat} drift"), of_a)
-    return with_drift(found, drift)
+        return with_drift(
+            found, between([latency_contrast(look, metric, stat, plan) for look in both.looks]), plan.confidence
+        )
+    of_a = None if waves is None else waves[1:]
+    drift = contrast(known[1:], (-1.0, 1.0), paired, plan.confidence, _seed(plan, f"{stat} drift"), of_a)
+    return with_drift(found, drift, plan.confidence, 1.0)
 
 
 def _waves(blocks: list[Ints], plan: RunPlan) -> list[Ints] | None:
@@ -174,12 +176,18 @@ def _waves(blocks: list[Ints], plan: RunPlan) -> list[Ints] | None:
 
 
 def _with_beginnings(
-    found: Contrast, both: Sides, arms: tuple[Arm, ...], series: list[AnySeries], metric: str, plan: RunPlan
+    found: Contrast, both: Sides, baseline: Arm, series: list[AnySeries], logs: Floats, metric: str, plan: RunPlan
 ) -> Contrast:
+    """`logs`: ratios of the pairs as measured, for what was sent ahead of a look is on its level and no other."""
     parts = [part for part in series if isinstance(part, Series | Shares)]
-    if not both.ahead or len(arms) != 2 or len(parts) != 2 or found.n > MANY:
+    if not both.ahead or len(parts) != 2 or found.n > MANY:
         return found
-    return averaged(found, parts, _places(both, arms[1], metric), plan.confidence)
+    return averaged(found, parts, logs, _places(both, baseline, metric), plan.confidence)
+
+
+def _logs(candidate: Floats, baseline: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.log(candidate / baseline), np.float64)
 
 
 def _places(both: Sides, baseline: Arm, metric: str) -> list[Look]:
@@ -199,9 +207,7 @@ def courses_of(both: Sides, metric: str) -> Courses | None:
     arms = aligned(both, metric)
     if len(arms) != 2 or not 0 < len(arms[0]) <= MANY:
         return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(arms[0].latency[metric] / arms[1].latency[metric])
-    return courses(logs, _places(both, arms[1], metric))
+    return courses(_logs(arms[0].latency[metric], arms[1].latency[metric]), _places(both, arms[1], metric))
 
 
 def _lengths(both: Sides, metric: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -253,6 +259,7 @@ def _closed_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
     if not all(map(len, arms)):  # paired by what was sent, and no picture was answered on both sides
         return Contrast(None, None, 0, "none")
     shares = [rate_series(part, throughput_weights(part, plan.slos)[name]) for part in arms]
+    logs = _logs(shares[0].below, shares[1].below) if both.paired else np.zeros(0)
     if both.looks:
         early = np.isin(arms[1].image, both.looks[0].parts[1].image)
         scale = level_of(shares[0].below, shares[1].below, early)
@@ -260,16 +267,15 @@ def _closed_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
     series: list[AnySeries] = list(shares)
     waves = _waves([part.block[part.end_ns > part.start_ns] for part in arms], plan)
     found = contrast(series, both.weights, both.paired, plan.confidence, _seed(plan, "rate"), waves)
-    if both.paired:
-        found = _with_beginnings(found, both, arms, series, "e2e", plan)
+    if both.paired and len(arms) == 2:
+        found = _with_beginnings(found, both, arms[1], series, logs, "e2e", plan)
     if not both.second_a:
         return found
     if both.looks:
-        drift = between([_closed_rate(look, name, plan) for look in both.looks])
-    else:
-        of_a = None if waves is None else waves[1:]
-        drift = contrast(series[1:], (-1.0, 1.0), both.paired, plan.confidence, _seed(plan, "rate drift"), of_a)
-    return with_drift(found, drift)
+        return with_drift(found, between([_closed_rate(look, name, plan) for look in both.looks]), plan.confidence)
+    of_a = None if waves is None else waves[1:]
+    drift = contrast(series[1:], (-1.0, 1.0), both.paired, plan.confidence, _seed(plan, "rate drift"), of_a)
+    return with_drift(found, drift, plan.confidence, 1.0)
 
 
 def _block_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
@@ -292,10 +298,11 @@ def _block_rate(both: Sides, name: str, plan: RunPlan) -> Contrast:
     if not both.second_a:
         return found
     if both.looks:
-        return with_drift(found, between([_block_rate(look, name, plan) for look in both.looks]))
+        return with_drift(found, between([_block_rate(look, name, plan) for look in both.looks]), plan.confidence)
     noise = t_point(plan.confidence, freedom) * math.sqrt(sum(float(p.var(ddof=1)) / len(p) for p in logs[1:]))
     gap = float(logs[2].mean() - logs[1].mean())
-    return with_drift(found, Contrast(Interval(gap, gap - noise, gap + noise), None, n, found.method))
+    drift = Contrast(Interval(gap, gap - noise, gap + noise), None, n, found.method)
+    return with_drift(found, drift, plan.confidence, 1.0)
 
 
 def _welch(variances: list[float], sizes: list[int]) -> float:

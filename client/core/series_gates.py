@@ -12,7 +12,8 @@ from client.core.dependence import STRONG
 from client.core.findings import Gate
 from client.core.gates import Look, Seen, flag, settled
 from client.core.generator_gates import SPREAD
-from client.core.pairing import courses_of, log_ratios
+from client.core.pairing import Sides, courses_of, latency_contrast, log_ratios
+from client.core.plan import Arrival, RunPlan
 from client.core.settling_words import maybe_warming
 from client.core.warmup import LOOKED_AT
 from client.core.waves import in_waves
@@ -37,10 +38,16 @@ def strong_dependence(seen: Seen) -> Iterator[Gate]:
             "strong_dependence",
             f"What {b} and {a} differ by changes slowly: neighbouring requests depend on one another so much that {len(logs)} pairs are worth some"
             f" {max(worth, 1):.0f} independent ones. Intervals count this, but so few tell it badly: they are wide, and a little too narrow all the same.",
-            f"Find what changes (another load, heat, a power cap), or ask for at least --requests {MORE * len(logs)}.",
+            f"{_find(seen.plan)}, or ask for at least --requests {MORE * len(logs)}.",
             (a, b),
             SPREAD,
         )
+
+
+def _find(plan: RunPlan) -> str:
+    if plan.load.arrival is Arrival.CLOSED:
+        return "Find what changes (another load, heat, a power cap)"
+    return "In an open loop it is the queue: lower --rate"
 
 
 def warm_up_likely(seen: Seen) -> Iterator[Gate]:
@@ -50,17 +57,21 @@ def warm_up_likely(seen: Seen) -> Iterator[Gate]:
     if any(gate.code == "not_settled" for gate in settled(seen)):
         return
     for both in () if seen.steady is None else seen.steady.sides:
-        for metric in LOOKED_AT:
-            found = courses_of(both, metric)
-            likely = 0.0 if found is None else found.reaching(math.log1p(limits.BEGINS_ELSEWHERE))
-            if likely > limits.LIKELY_WARMING:
-                yield flag(
-                    "warm_up_likely",
-                    *maybe_warming(both, likely, seen.plan.load.warmup, metric.upper()),
-                    tuple(part.target for part in both.parts[:2]),
-                    SPREAD,
-                )
-                break
+        found = [(metric, *_warming(both, metric, seen.plan)) for metric in LOOKED_AT]
+        metric, likely, wider = max(found, key=lambda one: (one[1] > limits.LIKELY_WARMING, one[2]))
+        if likely > limits.LIKELY_WARMING or wider > limits.WIDER_FOR_WARMING:
+            told = maybe_warming(both, metric.upper(), likely, wider, seen.plan.load.warmup)
+            yield flag("warm_up_likely", *told, tuple(part.target for part in both.parts[:2]), SPREAD)
+
+
+def _warming(both: Sides, metric: str, plan: RunPlan) -> tuple[float, float]:
+    """How likely the ratio begins elsewhere, and how many times as wide the interval of its median is for it."""
+    likely = courses_of(both, metric)
+    if likely is None:
+        return 0.0, 1.0
+    found = latency_contrast(both, metric, "p50", plan)
+    alone = 0.0 if found.log is None else found.log.half - found.warming
+    return likely.reaching(math.log1p(limits.BEGINS_ELSEWHERE)), 1.0 + found.warming / alone if alone > 0 else 1.0
 
 
 SERIES_LOOKS: tuple[Look, ...] = (strong_dependence, warm_up_likely)

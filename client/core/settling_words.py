@@ -34,13 +34,14 @@ def left_out(steady: Steady) -> tuple[str, str, tuple[str, ...]]:
     )
 
 
-def maybe_warming(both: Sides, likely: float, warmup: int, primary: str) -> tuple[str, str]:
-    """Fact and next step: a warm-up that may reach into the pairs, `likely` from 0 to 1."""
+def maybe_warming(both: Sides, metric: str, likely: float, wider: float, warmup: int) -> tuple[str, str]:
+    """Fact and next step: a warm-up that may reach into the pairs, `likely` from 0 to 1; the interval of a median is so many times as wide for it."""
     b, a = (part.target for part in both.parts[:2])
+    how = f"likely by {min(likely, 0.99):.0%}" if likely > 0.5 else "not ruled out by so few requests"
+    cost = f", that of the median {wider:.1f} times as wide" if wider >= 1.05 else ""
     return (
-        f"What {b} and {a} differ by probably ({min(likely, 0.99):.0%}) begins elsewhere in {primary} than it ends: the warm-up of one of them may reach into the"
-        " measured requests. The intervals are averaged over where it may end, and are wider for it.",
-        f"Ask for --warmup {2 * max(warmup, WARMUP)} or more, and they need not be.",
+        f"The warm-up of {b} or {a} may reach into the measured requests ({metric}, {how}). The intervals are averaged over where it may end{cost}.",
+        f"Ask for --warmup {2 * max(warmup, WARMUP // 2)} or more, and they need not be.",
     )
 
 

@@ -22,6 +22,8 @@ K = TypeVar("K", str, tuple[int, str])
 Floats = npt.NDArray[np.float64]
 DEPENDENT = 1.645
 """Standard errors (one-sided 5 %) from which autocorrelation is taken to be real."""
+ENDS_WITHIN = 5.0
+"""Standard errors from its centre within which each part of a mixture is looked at."""
 SMOOTHED = 2000
 """Up to this n quantiles are Harrell-Davis; above it the estimators differ by less than the rounding of a report."""
 
@@ -222,6 +224,22 @@ def t_point(confidence: float, freedom: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + confidence) / 2))
+
+
+def mixture_ends(weight: Floats, centre: Floats, error: Floats, confidence: float) -> tuple[float, float]:
+    """Both ends of the central interval of a mixture of normals, by bisection. Weights sum to 1, errors are above 0."""
+    from scipy.special import ndtr
+
+    reach = ENDS_WITHIN * error
+    ends = []
+    for level in ((1 - confidence) / 2, (1 + confidence) / 2):
+        low, high = float((centre - reach).min()), float((centre + reach).max())
+        for _ in range(40):
+            middle = (low + high) / 2
+            below = float(weight @ ndtr((middle - centre) / error))
+            low, high = (middle, high) if below < level else (low, middle)
+        ends.append((low + high) / 2)
+    return ends[0], ends[1]
 
 
 def two_sided_p(z: float) -> float:

@@ -82,16 +82,19 @@ def direction(log_value: float, name: Name) -> Word:
     return Word.HIGHER if log_value > 0 else Word.LOWER
 
 
-def requests_needed(log: Interval, min_effect: float, n: int, drift: float = 0.0) -> int | None:
+def requests_needed(log: Interval, min_effect: float, n: int, drift: float = 0.0, warming: float = 0.0) -> int | None:
     """Requests for each arm after which the interval would probably leave out 1, or lie inside ± min_effect.
 
     None beyond a million, and where `drift` alone (that part of the half width which no number of requests narrows) keeps it open.
+    `warming`: that part which stands for a warm-up. It has a fixed number of requests, so it falls as 1 / n, the rest as 1 / √n.
     """
     size, edge = abs(log.value), math.log1p(min_effect)
-    wanted = max(size if size > edge else edge - size, edge / 4) - drift
+    wanted = (max(size if size > edge else edge - size, edge / 4) - drift) / math.sqrt(ENOUGH_POWER)
     if wanted <= 0:
         return None
-    needed = math.ceil(n * ENOUGH_POWER * ((log.half - drift) / wanted) ** 2)
+    noise = max(log.half - drift - warming, 0.0)
+    root = (noise + math.sqrt(noise**2 + 4 * wanted * warming)) / (2 * wanted)  # of n afterwards over n
+    needed = math.ceil(n * root**2)
     return max(needed, n + 1) if needed <= MOST_REQUESTS else None
 
 
@@ -208,7 +211,7 @@ def _word(
         return Word.INCONCLUSIVE, None, word
     if word is not Word.INCONCLUSIVE:
         return word, None, None
-    return word, requests_needed(log, plan.min_effect, both.requests_per_arm, judged.drift), None
+    return word, requests_needed(log, plan.min_effect, both.requests_per_arm, judged.drift, judged.found.warming), None
 
 
 def ratio_of(judged: Judged | None) -> Estimate:

@@ -15,11 +15,12 @@ import msgspec
 import numpy as np
 
 from client.core.beginnings import Ahead
+from client.core.blocks import levels_of
 from client.core.evidence import Evidence
 from client.core.gpu import series
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
-from client.core.plan import Design
+from client.core.plan import Arrival, Design
 from client.core.records import GpuSample, Phase, PhaseWindow
 from client.core.stats import Floats
 from client.core.steady import Course, Settling, settling, settling_after
@@ -55,9 +56,14 @@ class Steady:
     found: tuple[Beginning, ...] = ()
     """Every beginning told apart, whether it could be left out or not."""
     warm: Mapping[str, Arm] = field(default_factory=dict)
+    queued: bool = False
+    """An open loop: what arrivals close together do to latency looks like a warm-up and like a step, and is what it measures."""
 
     def courses(self) -> dict[tuple[str, int, int], Settling]:
-        """(target, stay, of so many) -> the course of end-to-end latency in what is left of that stay."""
+        """(target, stay, of so many) -> the course of end-to-end latency in what is left of that stay. None of an open loop, which has a gate of
+        its own for a queue that grows."""
+        if self.queued:
+            return {}
         every = {name: stays_of(mine, self.sides) for name, mine in self.arms.items()}
         return {
             (name, number, len(stays)): settling(values) if self.cut else settling_after(earlier, values)
@@ -72,20 +78,30 @@ class Steady:
 
 
 def steady_state(
-    arms: dict[str, Arm], pairs: tuple[Sides, ...], design: Design, warm: Mapping[str, Arm] | None = None
+    arms: dict[str, Arm],
+    pairs: tuple[Sides, ...],
+    design: Design,
+    warm: Mapping[str, Arm] | None = None,
+    arrival: Arrival = Arrival.CLOSED,
 ) -> Steady:
     """`pairs`: `arms` compared, the baseline first in `arms`. `warm`: the warm-up requests of each target, all stays together.
-    Arms and pairs come back as they are where no warm-up is found among them."""
-    warm = warm or {}
+    Arms and pairs come back as they are where no warm-up is found among them, and in an open loop."""
+    warm, queued = warm or {}, arrival is not Arrival.CLOSED
     found = [
         (stay, one)
-        for target in arms
+        for target in (() if queued else arms)
         for stay, one in _beginnings(target, stays_of(arms[target], pairs), warm.get(target))
     ]
     told = tuple(one for _, one in found)
     pairs = tuple(_with_ahead(both, arms, warm) for both in pairs)
     whole = Steady(
-        arms, pairs, dict.fromkeys(arms, 0), {name: mine.start_ns[:0] for name, mine in arms.items()}, told, warm
+        arms,
+        pairs,
+        dict.fromkeys(arms, 0),
+        {name: mine.start_ns[:0] for name, mine in arms.items()},
+        told,
+        warm,
+        queued,
     )
     if not found:
         return whole
@@ -112,7 +128,7 @@ def steady_of(evidence: Evidence) -> Steady:
     arms = {t.name: arm(evidence.records, t.name, plan.timeouts, level=level, with_gaps=False) for t in plan.targets}
     baseline, *others = arms.values()
     pairs = tuple(sides(baseline, other, plan.design) for other in others)
-    return steady_state(arms, pairs, plan.design, warm_arms(evidence))
+    return steady_state(arms, pairs, plan.design, warm_arms(evidence), levels_of(plan.load)[0].arrival)
 
 
 def warm_arms(evidence: Evidence) -> dict[str, Arm]:

@@ -10,7 +10,7 @@ from client.core import counters
 from client.core.across import joined
 from client.core.analysis import Measured, analyse
 from client.core.bootstrap import Contrast
-from client.core.drift import drift_allowance
+from client.core.drift import held
 from client.core.findings import Estimate, Findings, Memory, Word
 from client.core.names import NAMES, estimate_of
 from client.core.phrases import percent
