@@ -52,9 +52,9 @@ def test_a_naive_order_is_moved_by_drift() -> None:
 
 
 def test_drift_between_the_two_baselines_widens_the_interval() -> None:
-    """By half of what the steps A → B and B → A add up to: the error is half of their difference, and neither is negative."""
+    """By half of what the steps A → B and B → A add up to, and by what a look knows less than both: the truth may lie at either."""
     calm, drifting = interval(CALM, Design.SERIAL, 0.0), interval(DRIFT, Design.SERIAL, 0.0)
-    assert drifting.half - calm.half == pytest.approx(BOTH_STEPS / 2, abs=0.012)
+    assert 0 < drifting.half - calm.half - BOTH_STEPS / 2 < 0.02
 
 
 @pytest.mark.parametrize("step_at", [0.25, 0.4, 0.5, 0.75])

@@ -210,7 +210,7 @@ def test_other_loads_are_corrected_among_themselves() -> None:
     secondary = [e for level in thin.levels[1:] for name, e in level.effects["fp8"].items() if name != "e2e_p50"]
     assert not [e for e in secondary if e.word in DIRECTIONS]
     means = [found.levels[1].effects["fp8"]["e2e_mean"].adjusted_p or 0 for found in (alone, thin)]
-    assert means[1] > 2 * means[0], "among six times as many"
+    assert means[1] > min(2 * means[0], 0.999), "among six times as many"
 
 
 def test_a_gate_that_spoils_tails_alone_says_so() -> None:

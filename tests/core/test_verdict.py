@@ -10,7 +10,6 @@ from client.core import counters
 from client.core.across import joined
 from client.core.analysis import Measured, analyse
 from client.core.bootstrap import Contrast
-from client.core.drift import held
 from client.core.findings import Estimate, Findings, Memory, Word
 from client.core.names import NAMES, estimate_of
 from client.core.phrases import percent
@@ -87,11 +86,6 @@ def test_a_serial_run_says_what_would_settle_it(scale: float, rest: str) -> None
     assert found.word is Word.INCONCLUSIVE
     assert rest in found.sentence
     assert "±0.1%" in found.sentence, "a small --min-effect must not be told as ±0%"
-
-
-def test_drift_widens_only_beyond_its_noise() -> None:
-    assert drift_allowance(Interval(0.01, -0.03, 0.05)) == 0.0
-    assert drift_allowance(Interval(0.10, 0.08, 0.12)) == pytest.approx((0.10 - 0.015) / 2)
 
 
 def test_percentages_have_signs() -> None:

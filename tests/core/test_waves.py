@@ -80,7 +80,7 @@ def test_a_comparison_over_few_waves_knows_it(metric: str) -> None:
 
 
 def test_an_open_loop_has_no_waves() -> None:
-    both = campaign(FEW, Design.INTERLEAVED, 120, 0.0, np.random.default_rng(6))
+    both = campaign(FEW, Design.INTERLEAVED, 120, 0.0, np.random.default_rng(7))
     closed = plan(Design.INTERLEAVED, 1, 30)
     opened = msgspec.structs.replace(closed, load=msgspec.structs.replace(closed.load, arrival=Arrival.POISSON))
     alone = plan(Design.INTERLEAVED, 1, 1)
