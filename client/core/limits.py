@@ -55,8 +55,8 @@ BEGINS_ELSEWHERE = 0.02
 LIKELY_WARMING = 0.8
 """How likely that must be. Of runs of steady servers 0.3 % come so far, interleaved and independent; 2 to 5 % of serial ones whose requests
 depend on one another with 0.6 (300 campaigns each)."""
-WIDER_FOR_WARMING = 1.5
-"""How many times as wide an interval may be for a warm-up that is not ruled out before it is told. One in 100 intervals of 30 pairs after 20
-warm-up requests is; after five, one in 30."""
+WIDER_FOR_WARMING = 2.0
+"""How many times as wide an interval may be for a warm-up that is not ruled out before it is told. Of steady servers none of 400 intervals of 30
+pairs after 20 warm-up requests is; after five, one in 70."""
 SETTLED_Z = 4.0
 """Standard errors at which output lengths count as different: a run is looked at in many ways, and a false alarm costs trust."""
