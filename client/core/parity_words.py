@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from client.core.findings import Estimate, Parity, Word
+
+
+def within(value: float, floors: Sequence[Estimate]) -> bool:
+    """Is a difference no larger than the same server may differ from itself?"""
+    return any(f.low is not None and f.high is not None and f.low <= value <= f.high for f in floors)
+
+
+def small_loss(parity: Parity) -> bool:
+    """Is a loss shown, though none of the margin? A difference inside the noise of one server shows nothing."""
+    value, high = parity.iou_difference.value, parity.iou_difference.high
+    if parity.word is not Word.NON_INFERIOR or value is None or high is None or high >= 0:
+        return False
+    return not within(value, (parity.iou_difference_noise, parity.iou_difference_noise_load))
 
 
 def told(parity: Parity, images: int, unpaired: int, confidence: float) -> tuple[str, tuple[str, ...]]:
@@ -30,11 +45,12 @@ def _verdict(parity: Parity, confidence: float) -> str:
     if parity.word is Word.BETTER:
         return f"More accurate: {seen}; the interval lies above zero."
     if parity.word is Word.NON_INFERIOR:
-        loss = "; there is a loss, but one that matters less than the margin" if high < 0 else ""
+        loss = "; there is a loss, but one that matters less than the margin" if small_loss(parity) else ""
         return f"Accuracy holds: {seen}, which excludes a loss of {margin}{loss}."
     if parity.word is Word.WORSE:
-        size = f"at least {margin}" if high <= -parity.margin else f"and a loss of {margin} or more is not excluded"
-        return f"Less accurate: {seen}; the loss is real, {size}."
+        return f"Less accurate: {seen}; the loss is real, at least {margin}."
+    if parity.word is Word.LESS_ACCURATE:
+        return f"Less accurate: {seen}; the loss is real, and one of {margin} or more is not excluded. {_settled_by(parity)}".strip()
     return f"Cannot tell: {seen}. {_why_not(parity, low, high)}"
 
 
@@ -46,12 +62,16 @@ def _all_the_same(parity: Parity) -> str:
 
 
 def _why_not(parity: Parity, low: float, high: float) -> str:
-    need = f"About {parity.needs_images} images would probably settle it." if parity.needs_images else ""
+    need = _settled_by(parity)
     if low > -parity.margin:
         return f"So few images cannot acquit a candidate, whatever they show: ask about {parity.needs_images} or more."
     if high < 0:
         return f"That is no more than the same server may differ from itself. {need}".strip()
     return f"Both no loss at all and a loss of {parity.margin:g} or more fit what was seen. {need}".strip()
+
+
+def _settled_by(parity: Parity) -> str:
+    return f"About {parity.needs_images} images would probably settle it." if parity.needs_images else ""
 
 
 def _of(estimate: Estimate) -> str:

@@ -17,7 +17,7 @@ from client.core import boxscores
 from client.core.answers import Answer, FrameDecision, decide_frame
 from client.core.findings import Estimate, Parity, Quality, Word
 from client.core.pairs import FEWEST_IMAGES, PairEstimates, Pairs, places, too_few
-from client.core.parity_words import told
+from client.core.parity_words import told, within
 from client.core.plan import BoxFrame
 from client.core.resample import Floats, Resampling, by_image, images_needed, mcnemar, wilson
 
@@ -27,6 +27,8 @@ FEWEST_FOR_PARITY = 30
 """Fewer images may convict a candidate, but never acquit it."""
 WORTH_LOSING = 10
 """A baseline whose mean IoU is less than so many margins has no accuracy that a candidate could be shown to keep."""
+MOST_IMAGES = 1_000_000
+"""More are no advice."""
 _SHARES = {"hit_rate_50", "hit_rate_75", "hit_rate_90", "unreadable_rate"}
 _UNITS = {"mean_iou": "iou", "precision": "share", "recall": "share", **dict.fromkeys(_SHARES, "share")}
 
@@ -109,7 +111,8 @@ def parity(
     `noise` holds two sets of answers of one server to the same pictures: what greedy decoding alone changes; `noise_load` the same with
     the second set asked at the load. The word follows from the
     interval of IoU(candidate, truth) − IoU(baseline, truth) at `confidence`, two-sided, so that each end alone errs half as often:
-    better: above 0; non-inferior: above −margin; worse: below 0 and not non-inferior; else inconclusive.
+    better: above 0; non-inferior: above −margin; worse: not above −margin anywhere; less accurate: below 0, but on both sides of −margin;
+    else inconclusive.
     """
     decided = decide_frame([*baseline, *candidate], frame).frame
     how = Resampling(confidence, seed, resamples)
@@ -185,19 +188,19 @@ def _word(difference: Estimate, margin: float, *floors: Estimate) -> Word:
     if low > -margin:
         if difference.n < FEWEST_FOR_PARITY:
             return Word.INCONCLUSIVE
-        return Word.BETTER if low > 0 and not _within(value, floors) else Word.NON_INFERIOR
-    return Word.WORSE if high < 0 and not _within(value, floors) else Word.INCONCLUSIVE
-
-
-def _within(value: float, floors: Sequence[Estimate]) -> bool:
-    """Is a difference no larger than the same server may differ from itself?"""
-    return any(f.low is not None and f.high is not None and f.low <= value <= f.high for f in floors)
+        return Word.BETTER if low > 0 and not within(value, floors) else Word.NON_INFERIOR
+    if high >= 0 or within(value, floors):
+        return Word.INCONCLUSIVE
+    return Word.WORSE if high <= -margin else Word.LESS_ACCURATE
 
 
 def _needs(word: Word, difference: Estimate, error: float, margin: float, confidence: float) -> int | None:
-    """Images that would settle an inconclusive case if the difference stayed what it is now."""
+    """Images that would settle an open case if the difference stayed what it is now. None where none would: a loss of just the margin."""
     value = difference.value
-    if word is not Word.INCONCLUSIVE or value is None:
+    if word not in (Word.INCONCLUSIVE, Word.LESS_ACCURATE) or value is None:
         return None
-    away = max(value + margin, -value)
-    return max(FEWEST_FOR_PARITY, images_needed(error, difference.n, away, confidence))
+    away = max(value + margin, -value) if word is Word.INCONCLUSIVE else abs(value + margin)
+    if away * math.sqrt(MOST_IMAGES) <= error * math.sqrt(difference.n):  # before it is divided by
+        return None
+    needed = max(FEWEST_FOR_PARITY, images_needed(error, difference.n, away, confidence))
+    return needed if needed <= MOST_IMAGES else None

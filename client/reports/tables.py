@@ -24,6 +24,7 @@ LATENCIES = (
     ("Response (from intended), p95", "response_ms_p95", "response_p95"),
     ("Time to first token, median", "ttft_ms_p50", "ttft_p50"),
     ("Time to first token, p95", "ttft_ms_p95", "ttft_p95"),
+    ("Time to first token, p99", "ttft_ms_p99", "ttft_p99"),
     ("Time per output token, median", "tpot_ms_p50", "tpot_p50"),
     ("Throughput", "requests_per_s", "requests_per_s"),
     ("Output tokens", "output_tokens_per_s", "output_tokens_per_s"),
