@@ -33,6 +33,7 @@ from client.core.gpu import by_target
 from client.core.levels import knee, levels, over_levels, told_of_levels
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
+from client.core.parity_words import spoiled as spoiled_parity
 from client.core.parts import Measured
 from client.core.plain_effects import plain_effects, plain_p
 from client.core.plan import Design, RunPlan, Target
@@ -217,6 +218,8 @@ def compare(
     blocks = [measured.energy_blocks.get(name, ()) for name in (baseline, candidate)]
     joules, watts = (energy_floor(blocks[0], blocks[1], per) for per in ("requests", "seconds"))
     floors = {"joules_per_request": joules, "kj_per_1000_images": joules, "mean_power_w": watts}
+    parity = measured.parity.get(candidate, Parity(margin=plan.iou_margin))
+    wrong = next((gate for gate in mine if spoils(gate, "mean_iou")), None)
     throughput, alpha = found.get("requests_per_s"), 1 - plan.confidence
     found |= plain_effects(a, b, plan.min_effect, throughput, mine, kin.adjusted, alpha, floors)
     return Comparison(
@@ -225,10 +228,16 @@ def compare(
         design=str(plan.design),
         effects=found,
         corrected_among=len(kin.adjusted),
-        parity=measured.parity.get(candidate, Parity(margin=plan.iou_margin)),
-        memory_story=measured.memory_story.get(candidate, ()),
+        parity=parity if wrong is None else spoiled_parity(parity, wrong.code),
+        memory_story=_memory_story(measured.memory_story.get(candidate, ()), mine),
         notes=_design_notes(both, evidence),
     )
+
+
+def _memory_story(told: tuple[str, ...], gates: tuple[Gate, ...]) -> tuple[str, ...]:
+    """Servers that differ in more than precision have no story of what precision saved; other sizes of memory it tells itself."""
+    code = next((gate.code for gate in gates if spoils(gate, "weights_gib")), None)
+    return told if code is None or not told else (f"Why the memory differs is not told: INVALID (see {code}).",)
 
 
 def _design_notes(both: Sides, evidence: Evidence) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from client.core.findings import Estimate, Parity, Word
 
 
@@ -25,6 +27,14 @@ def told(parity: Parity, images: int, unpaired: int, confidence: float) -> tuple
     sentence = " ".join(part for part in (_verdict(parity, confidence), _texts(parity)) if part)
     notes = (_noise(parity), _hits(parity), _unreadable(parity), _rare(parity), _left_out(images, unpaired))
     return sentence, tuple(note for note in notes if note)
+
+
+def spoiled(parity: Parity, code: str) -> Parity:
+    """The numbers stay, so that one can see what would have been said; the word and what was made of them do not."""
+    if parity.word is Word.NOT_MEASURED:
+        return parity
+    sentence = f"Accuracy: INVALID (see {code})."
+    return msgspec.structs.replace(parity, word=Word.INVALID, sentence=sentence, notes=(), needs_images=None)
 
 
 def _signed(value: float, figures: int = 4) -> str:
