@@ -274,7 +274,7 @@ def unknown_of(targets: dict[str, TargetFindings]) -> tuple[str, ...]:
         "model weights": lambda t: t.memory.weights_gib,
         "KV cache": lambda t: t.memory.kv_cache_tokens or t.memory.kv_cache_gib,
         "GPU memory": lambda t: t.memory.whole_gpu_peak_gib or t.memory.whole_gpu_idle_gib or t.memory.process_gib,
-        "accuracy (mean IoU)": lambda t: t.quality,
+        "accuracy (mean IoU)": lambda t: None if t.quality is None else _value(t.quality.scores.get("mean_iou")),
         "energy per request": lambda t: _value(t.energy.get("joules_per_request")),
         "cost of 1,000 images": lambda t: _value(t.cost.get("usd_per_1000_images")),
         "cache hits": lambda t: _value(t.caches.get("prefix_hit_rate")),

@@ -153,6 +153,10 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """The baseline at the load against itself one at a time: other requests in the batch may change an answer."""
     iou_between_noise_load: Estimate = Estimate(note="not measured")
     same_text_noise_load: Estimate = Estimate(note="not measured")
+    pairs: int = 0
+    """Pairs of answers that were compared."""
+    failed: int = 0
+    """Pairs left out, as a request of either failed: that says nothing of what the model would have answered."""
     nothing_to_lose: bool = False
     """The baseline finds next to nothing itself: no difference from it says anything about accuracy."""
     notes: tuple[str, ...] = ()

@@ -6,12 +6,18 @@ from collections.abc import Sequence
 
 import msgspec
 
+from client.core import limits
 from client.core.findings import Estimate, Parity, Word
 
 
 def within(value: float, floors: Sequence[Estimate]) -> bool:
     """Is a difference no larger than the same server may differ from itself?"""
     return any(f.low is not None and f.high is not None and f.low <= value <= f.high for f in floors)
+
+
+def selected(failed: int, pairs: int) -> bool:
+    """Are so many pairs left out that the others are a selection?"""
+    return failed > limits.ERROR_SHARE * (failed + pairs)
 
 
 def small_loss(parity: Parity) -> bool:
@@ -46,10 +52,10 @@ def _verdict(parity: Parity, confidence: float) -> str:
     value, low, high = difference.value, difference.low, difference.high
     if value is None or low is None or high is None:
         return f"Accuracy was not compared ({(difference.note or 'no numbers').removeprefix('not measured: ')})."
-    if parity.same_text.value == 1.0 and value == low == high == 0.0:
+    if not parity.failed and parity.same_text.value == 1.0 and value == low == high == 0.0:
         return _all_the_same(parity)
     seen = (
-        f"over {difference.n} images the candidate's mean IoU with the true boxes differs by {_signed(value)} "
+        f"over {difference.n} images{_failed(parity)} the candidate's mean IoU with the true boxes differs by {_signed(value)} "
         f"({confidence * 100:g} % interval {_signed(low)} to {_signed(high)})"
     )
     if parity.word is Word.BETTER:
@@ -71,7 +77,18 @@ def _all_the_same(parity: Parity) -> str:
     return f"Cannot tell: the boxes are the same on all {n} images, but so few cannot acquit a candidate: ask about {parity.needs_images} or more."
 
 
+def _failed(parity: Parity) -> str:
+    one = parity.failed == 1
+    return (
+        f" ({parity.failed} answer{' is' if one else 's are'} left out, as {'its' if one else 'their'} request failed)"
+        if parity.failed
+        else ""
+    )
+
+
 def _why_not(parity: Parity, low: float, high: float) -> str:
+    if selected(parity.failed, parity.pairs):
+        return "With so many left out the others are a selection: look at the errors first."
     need = _settled_by(parity)
     if low > -parity.margin:
         return f"So few images cannot acquit a candidate, whatever they show: ask about {parity.needs_images} or more."
