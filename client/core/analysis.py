@@ -37,7 +37,7 @@ from client.core.parity_words import spoiled as spoiled_parity
 from client.core.parts import Measured
 from client.core.plain_effects import plain_effects, plain_p
 from client.core.plan import Design, RunPlan, Target
-from client.core.recommend import missing_facts, recommend
+from client.core.recommend import missing_facts, quality_of, recommend
 from client.core.records import Phase
 from client.core.resources import cost
 from client.core.sentences import headline, load_told, question, workload_sentence
@@ -311,7 +311,7 @@ def _composed(
         if len(every) > 1 and spoiled is None:
             told = " ".join(f"{pair.candidate}: {one.sentence}" for pair, one in zip(comparisons, every, strict=True))
             advice = msgspec.structs.replace(advice, sentence=told)
-        advice = over_levels(advice, steps, comparisons[0].candidate, plan.primary)
+        advice = over_levels(advice, steps, comparisons[0].candidate, plan.primary, quality_of(comparisons[0]))
     else:
         advice = Recommendation(
             action=Action.NONE, sentence="Nothing was compared: one target was measured.", load=load
