@@ -34,10 +34,11 @@ from client.core.gpu import by_target
 from client.core.levels import knee, levels, over_levels, told_of_levels
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
+from client.core.parity_words import spoiled as spoiled_parity
 from client.core.parts import Measured
 from client.core.plain_effects import plain_effects, plain_p
 from client.core.plan import Design, RunPlan, Target
-from client.core.recommend import missing_facts, recommend
+from client.core.recommend import missing_facts, quality_of, recommend
 from client.core.records import Phase
 from client.core.resources import cost
 from client.core.sentences import headline, load_told, question, workload_sentence
@@ -218,6 +219,8 @@ def compare(
     blocks = [measured.energy_blocks.get(name, ()) for name in (baseline, candidate)]
     joules, watts = (energy_floor(blocks[0], blocks[1], per) for per in ("requests", "seconds"))
     floors = {"joules_per_request": joules, "kj_per_1000_images": joules, "mean_power_w": watts}
+    parity = measured.parity.get(candidate, Parity(margin=plan.iou_margin))
+    wrong = next((gate for gate in mine if spoils(gate, "mean_iou")), None)
     throughput, alpha = found.get("requests_per_s"), 1 - plan.confidence
     found |= plain_effects(a, b, plan.min_effect, throughput, mine, kin.adjusted, alpha, floors)
     return Comparison(
@@ -226,10 +229,16 @@ def compare(
         design=str(plan.design),
         effects=found,
         corrected_among=len(kin.adjusted),
-        parity=measured.parity.get(candidate, Parity(margin=plan.iou_margin)),
-        memory_story=measured.memory_story.get(candidate, ()),
+        parity=parity if wrong is None else spoiled_parity(parity, wrong.code),
+        memory_story=_memory_story(measured.memory_story.get(candidate, ()), mine),
         notes=_design_notes(both, evidence),
     )
+
+
+def _memory_story(told: tuple[str, ...], gates: tuple[Gate, ...]) -> tuple[str, ...]:
+    """Servers that differ in more than precision have no story of what precision saved; other sizes of memory it tells itself."""
+    code = next((gate.code for gate in gates if spoils(gate, "weights_gib")), None)
+    return told if code is None or not told else (f"Why the memory differs is not told: INVALID (see {code}).",)
 
 
 def _design_notes(both: Sides, evidence: Evidence) -> tuple[str, ...]:
@@ -266,7 +275,7 @@ def unknown_of(targets: dict[str, TargetFindings]) -> tuple[str, ...]:
         "model weights": lambda t: t.memory.weights_gib,
         "KV cache": lambda t: t.memory.kv_cache_tokens or t.memory.kv_cache_gib,
         "GPU memory": lambda t: t.memory.whole_gpu_peak_gib or t.memory.whole_gpu_idle_gib or t.memory.process_gib,
-        "accuracy (mean IoU)": lambda t: t.quality,
+        "accuracy (mean IoU)": lambda t: None if t.quality is None else _value(t.quality.scores.get("mean_iou")),
         "energy per request": lambda t: _value(t.energy.get("joules_per_request")),
         "cost of 1,000 images": lambda t: _value(t.cost.get("usd_per_1000_images")),
         "cache hits": lambda t: _value(t.caches.get("prefix_hit_rate")),
@@ -303,7 +312,7 @@ def _composed(
         if len(every) > 1 and spoiled is None:
             told = " ".join(f"{pair.candidate}: {one.sentence}" for pair, one in zip(comparisons, every, strict=True))
             advice = msgspec.structs.replace(advice, sentence=told)
-        advice = over_levels(advice, steps, comparisons[0].candidate, plan.primary)
+        advice = over_levels(advice, steps, comparisons[0].candidate, plan.primary, quality_of(comparisons[0]))
     else:
         advice = Recommendation(
             action=Action.NONE, sentence="Nothing was compared: one target was measured.", load=load

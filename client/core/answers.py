@@ -21,7 +21,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     image_id: str
     text: str | None
-    """None: the request gave no answer. It counts as unreadable."""
+    """None: there is no answer. It counts as unreadable, unless its request failed."""
     truth: tuple[Box, ...] | None
     """None: not known. (): known to hold no box."""
     width: int
@@ -30,6 +30,8 @@ class Answer(msgspec.Struct, frozen=True):
     """Tells answers to the same picture apart (`concurrency 1`, `load`); pairs are only made within one."""
     complete: bool = True
     """False when the server stopped at the token limit, or the answer broke off."""
+    failed: bool = False
+    """The request failed (HTTP error, connection, time-out): what the model would have said is not known, and counts for nothing."""
 
     def boxes(self, frame: BoxFrame) -> tuple[Box, ...]:
         return read_boxes(self.text, frame, self.width, self.height, complete=self.complete)

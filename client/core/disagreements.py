@@ -9,7 +9,7 @@ import msgspec
 from client.core import boxscores
 from client.core.answers import Answer, decide_frame
 from client.core.boxes import Box, match
-from client.core.pairs import keyed
+from client.core.pairs import heard
 from client.core.plan import BoxFrame
 
 
@@ -32,12 +32,11 @@ def worst_disagreements(
 ) -> tuple[Disagreement, ...]:
     """At most `count` images, one entry each: the least overlap between the targets first, then the largest change against the truth.
 
-    Images on which both give the same boxes, or neither gives one, are left out.
+    Images on which both give the same boxes, or neither gives one, are left out, and those of which a request failed.
     """
     if frame is BoxFrame.AUTO:  # a declared frame stands, and looking at every answer takes time
         frame = decide_frame([*baseline, *candidate], frame).frame
-    mine, yours = keyed(baseline), keyed(candidate)
-    found = (_disagreement(a, yours[key], frame) for key, a in mine.items() if key in yours)
+    found = (_disagreement(a, b, frame) for _, a, b in heard(baseline, candidate))
     ranked = sorted((item for item in found if item is not None and item.between < 1.0), key=_rank)
     first: dict[str, Disagreement] = {}
     for item in ranked:

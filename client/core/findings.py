@@ -42,6 +42,9 @@ class Word(StrEnum):
     """The evidence for this metric is spoiled; a gate says how."""
     NON_INFERIOR = "non-inferior"
     WORSE = "worse"
+    """Of accuracy: a loss of the margin or more is shown."""
+    LESS_ACCURATE = "less accurate"
+    """A loss is shown, but whether it is as large as the margin is not settled."""
     BETTER = "better"
     NOT_MEASURED = "not measured"
 
@@ -136,7 +139,7 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """Images whose true boxes the baseline all finds at IoU 0.5 and the candidate does not; `hits_gained` the other way round."""
     hits_gained: int | None = None
     needs_images: int | None = None
-    """Inconclusive only: images that would probably settle it."""
+    """Inconclusive, or less accurate: images that would probably settle whether there is a loss of the margin."""
     top1_agreement: Estimate = Estimate(note="not measured")
     """Share of token positions, after the same text, at which both prefer the same token (--logprobs)."""
     mean_kl_nats: Estimate = Estimate(note="not measured")
@@ -150,6 +153,10 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """The baseline at the load against itself one at a time: other requests in the batch may change an answer."""
     iou_between_noise_load: Estimate = Estimate(note="not measured")
     same_text_noise_load: Estimate = Estimate(note="not measured")
+    pairs: int = 0
+    """Pairs of answers that were compared."""
+    failed: int = 0
+    """Pairs left out, as a request of either failed: that says nothing of what the model would have answered."""
     nothing_to_lose: bool = False
     """The baseline finds next to nothing itself: no difference from it says anything about accuracy."""
     notes: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from client.core.metrics import Arm, arm
 from client.core.names import NAMES
 from client.core.pairing import Sides, sides
 from client.core.plan import LoadProfile, RunPlan
-from client.core.recommend import UNKNOWN, side_of
+from client.core.recommend import LESS, SAME, UNKNOWN, WORSE, side_of
 from client.core.stats import holm
 from client.core.verdict import Family, Judged, judged_metrics, secondary_p, told_effects
 from client.core.warmup import first_level, steady_state, warm_arms
@@ -158,8 +158,16 @@ def knee(found: tuple[Level, ...], target: str) -> Level | None:
     return None
 
 
-def over_levels(advice: Recommendation, found: tuple[Level, ...], candidate: str, primary: str) -> Recommendation:
-    """Where another level says another thing of the primary metric, the answer depends on the load."""
+OF_ANSWERS = {
+    LESS: " At any load it is less accurate, and a loss of the margin is not excluded.",
+    UNKNOWN: " At any load its accuracy was not shown to hold.",
+}
+
+
+def over_levels(
+    advice: Recommendation, found: tuple[Level, ...], candidate: str, primary: str, quality: str = SAME
+) -> Recommendation:
+    """Where another level says another thing of the primary metric, the answer depends on the load; not where `quality` decides alone."""
     effects_at = {
         label_of(level): level.effects[candidate][primary]
         for level in found
@@ -169,10 +177,10 @@ def over_levels(advice: Recommendation, found: tuple[Level, ...], candidate: str
         return advice
     told = {label: side_of(effect) for label, effect in effects_at.items()}
     reasons = (*advice.reasons, *(f"At {label}: {effect.sentence}" for label, effect in list(effects_at.items())[1:]))
-    if len(set(told.values()) - {UNKNOWN}) < 2:
+    if len(set(told.values()) - {UNKNOWN}) < 2 or quality == WORSE:
         return msgspec.structs.replace(advice, reasons=reasons)
     each = "; ".join(f"{_short(effect, told[label])} at {label}" for label, effect in effects_at.items())
-    sentence = f"It depends on the load: {NAMES[primary].words} of {candidate}: {each}."
+    sentence = f"It depends on the load: {NAMES[primary].words} of {candidate}: {each}.{OF_ANSWERS.get(quality, '')}"
     return msgspec.structs.replace(advice, action=Action.DEPENDS, sentence=sentence, reasons=reasons)
 
 

@@ -30,6 +30,8 @@ from client.core.warmup import Steady, steady_of, steady_windows
 from client.errors import UsageError
 
 _PROCESS = re.compile(r"\((?:EngineCore|Worker)[^ ()]{0,20} pid=(\d{1,9})\)")
+SPOKEN = (Outcome.OK, Outcome.EMPTY)
+"""Outcomes that are the model's own: an answer, or a proper end without a token. All others say nothing about it."""
 FIRST, AGAIN, LOADED = PASSES = ("one at a time", "one at a time, again", "at the load")
 """The passes of Phase.QUALITY, by block number (client.campaign.quality_passes)."""
 
@@ -156,21 +158,24 @@ def _asked_twice(answers: list[Answer], second: str) -> tuple[list[Answer], list
 
 
 def answers_of(evidence: Evidence, name: str) -> list[Answer]:
-    """One answer a measured request, the failed ones too: an answer that never came is an unreadable one."""
+    """One answer a measured request, the failed ones too, marked as such: the pictures that are left out have to be told."""
     table = evidence.records
     phase = Phase.QUALITY if len(table.where(name, Phase.QUALITY)) else Phase.MEASURE
     found = []
     for row in table.where(name, phase).tolist():
-        if table.outcome_of(row) in (Outcome.CANCELLED, Outcome.LOST):
+        outcome = table.outcome_of(row)
+        if outcome in (Outcome.CANCELLED, Outcome.LOST):
             continue
         image_id = table.image_of(row)
         fact = evidence.images.get(image_id)
         if fact is None:
             continue
-        complete = table.outcome_of(row) is Outcome.OK and table.finish_reasons.get(row, "stop") != "length"
+        complete = outcome is Outcome.OK and table.finish_reasons.get(row, "stop") != "length"
         number = int(table["block"][row])
         pass_ = PASSES[number] if phase is Phase.QUALITY and 0 <= number < len(PASSES) else "measure"
-        found.append(Answer(image_id, table.texts.get(row), fact.boxes, fact.width, fact.height, pass_, complete))
+        failed = outcome not in SPOKEN
+        text = table.texts.get(row)
+        found.append(Answer(image_id, text, fact.boxes, fact.width, fact.height, pass_, complete, failed))
     return found
 
 

@@ -10,7 +10,7 @@ from client.core.answers import decide_frame
 from client.core.disagreements import Disagreement, worst_disagreements
 from client.core.evidence import Evidence
 from client.core.measured import answers_of, asked_once
-from client.core.pairs import keyed
+from client.core.pairs import heard
 
 
 class Overlaps(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,13 +31,12 @@ def overlaps_of(evidence: Evidence, baseline: str, candidate: str, most: int) ->
     if not any(answer.text is not None for answer in (*first, *second)):
         return Overlaps(baseline=baseline, candidate=candidate)
     frame = decide_frame([*first, *second], evidence.plan.workload.box_frame).frame
-    mine, yours = keyed(first), keyed(second)
-    known = [key for key, answer in mine.items() if answer.truth and key in yours]
+    known = [pair for pair in heard(first, second) if pair[1].truth]
     shown = [known[k] for k in np.unique(np.linspace(0, len(known) - 1, min(most, len(known))).astype(int))]
     points = []
-    for key in shown:
-        truth = mine[key].truth or ()
-        ious = (boxscores.best_sum(side[key].boxes(frame), truth) / len(truth) for side in (mine, yours))
+    for key, a, b in shown:
+        truth = a.truth or ()
+        ious = (boxscores.best_sum(side.boxes(frame), truth) / len(truth) for side in (a, b))
         points.append((key[0], *(round(float(value), 4) for value in ious)))
     return Overlaps(
         baseline=baseline,

@@ -51,17 +51,18 @@ class Pairs:
     PAIRS, SAME, CHANGE, TRUTHS, BETWEEN, BOXED, BOTH, FIRST, SECOND = range(9)
 
     def __init__(self, first: Sequence[Answer], second: Sequence[Answer], frame: BoxFrame) -> None:
-        mine, yours = keyed(first), keyed(second)
-        shared = [key for key in mine if key in yours]
-        self.unpaired = len(mine) + len(yours) - 2 * len(shared)
-        place = places(key[0] for key in shared)
+        shared, both = paired(first, second), heard(first, second)
+        self.unpaired = len(first) + len(second) - 2 * len(shared)
+        self.failed = len(shared) - len(both)
+        """Pairs left out, as a request of either failed."""
+        self.pairs = len(both)
+        place = places(key[0] for key, _, _ in both)
         self.counts = np.zeros((len(place), 9))
-        self.answered = sum(mine[key].text is not None and yours[key].text is not None for key in shared)
+        self.answered = sum(a.text is not None and b.text is not None for _, a, b in both)
         """Pairs in which both gave an answer, readable or not."""
         self.lost = self.gained = 0
         seen: set[str] = set()
-        for key in shared:
-            a, b = mine[key], yours[key]
+        for key, a, b in both:
             boxes = a.boxes(frame), b.boxes(frame)
             self._count(self.counts[place[key[0]]], a, b, *boxes)
             # One verdict for an image: McNemar's test knows no clusters.
@@ -93,7 +94,7 @@ class Pairs:
     def nothing(self) -> Estimate | None:
         """Why no number can be made of these pairs; None where one can. An answer that one side owes is wrong, but nothing that neither
         gave is alike."""
-        if not self.images:
+        if not self.images and not self.failed:
             return unpaired("no picture was put to both in the same pass")
         if not self.answered:
             return unpaired("there is no picture that both answered")
@@ -137,6 +138,17 @@ class Pairs:
         )
         low, high = share_difference(both, first, second, self.images - both - first - second, confidence)
         return Estimate(value=(second - first) / self.images, low=low, high=high, n=self.images, unit="share")
+
+
+def paired(first: Sequence[Answer], second: Sequence[Answer]) -> list[tuple[tuple[str, str, int], Answer, Answer]]:
+    """Key and both answers of each picture, pass and repetition that both have."""
+    mine, yours = keyed(first), keyed(second)
+    return [(key, answer, yours[key]) for key, answer in mine.items() if key in yours]
+
+
+def heard(first: Sequence[Answer], second: Sequence[Answer]) -> list[tuple[tuple[str, str, int], Answer, Answer]]:
+    """Pairs of which neither request failed: what the other model said alone compares nothing."""
+    return [pair for pair in paired(first, second) if not pair[1].failed and not pair[2].failed]
 
 
 def keyed(answers: Sequence[Answer]) -> dict[tuple[str, str, int], Answer]:

@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
+from client.core import limits
 from client.core.findings import Estimate, Parity, Word
+
+
+def within(value: float, floors: Sequence[Estimate]) -> bool:
+    """Is a difference no larger than the same server may differ from itself?"""
+    return any(f.low is not None and f.high is not None and f.low <= value <= f.high for f in floors)
+
+
+def selected(failed: int, pairs: int) -> bool:
+    """Are so many pairs left out that the others are a selection?"""
+    return failed > limits.ERROR_SHARE * (failed + pairs)
+
+
+def small_loss(parity: Parity) -> bool:
+    """Is a loss shown, though none of the margin? A difference inside the noise of one server shows nothing."""
+    value, high = parity.iou_difference.value, parity.iou_difference.high
+    if parity.word is not Word.NON_INFERIOR or value is None or high is None or high >= 0:
+        return False
+    return not within(value, (parity.iou_difference_noise, parity.iou_difference_noise_load))
 
 
 def told(parity: Parity, images: int, unpaired: int, confidence: float) -> tuple[str, tuple[str, ...]]:
@@ -10,6 +33,14 @@ def told(parity: Parity, images: int, unpaired: int, confidence: float) -> tuple
     sentence = " ".join(part for part in (_verdict(parity, confidence), _texts(parity)) if part)
     notes = (_noise(parity), _hits(parity), _unreadable(parity), _rare(parity), _left_out(images, unpaired))
     return sentence, tuple(note for note in notes if note)
+
+
+def spoiled(parity: Parity, code: str) -> Parity:
+    """The numbers stay, so that one can see what would have been said; the word and what was made of them do not."""
+    if parity.word is Word.NOT_MEASURED:
+        return parity
+    sentence = f"Accuracy: INVALID (see {code})."
+    return msgspec.structs.replace(parity, word=Word.INVALID, sentence=sentence, notes=(), needs_images=None)
 
 
 def _signed(value: float, figures: int = 4) -> str:
@@ -21,20 +52,21 @@ def _verdict(parity: Parity, confidence: float) -> str:
     value, low, high = difference.value, difference.low, difference.high
     if value is None or low is None or high is None:
         return f"Accuracy was not compared ({(difference.note or 'no numbers').removeprefix('not measured: ')})."
-    if parity.same_text.value == 1.0 and value == low == high == 0.0:
+    if not parity.failed and parity.same_text.value == 1.0 and value == low == high == 0.0:
         return _all_the_same(parity)
     seen = (
-        f"over {difference.n} images the candidate's mean IoU with the true boxes differs by {_signed(value)} "
+        f"over {difference.n} images{_failed(parity)} the candidate's mean IoU with the true boxes differs by {_signed(value)} "
         f"({confidence * 100:g} % interval {_signed(low)} to {_signed(high)})"
     )
     if parity.word is Word.BETTER:
         return f"More accurate: {seen}; the interval lies above zero."
     if parity.word is Word.NON_INFERIOR:
-        loss = "; there is a loss, but one that matters less than the margin" if high < 0 else ""
+        loss = "; there is a loss, but one that matters less than the margin" if small_loss(parity) else ""
         return f"Accuracy holds: {seen}, which excludes a loss of {margin}{loss}."
     if parity.word is Word.WORSE:
-        size = f"at least {margin}" if high <= -parity.margin else f"and a loss of {margin} or more is not excluded"
-        return f"Less accurate: {seen}; the loss is real, {size}."
+        return f"Less accurate: {seen}; the loss is real, at least {margin}."
+    if parity.word is Word.LESS_ACCURATE:
+        return f"Less accurate: {seen}; the loss is real, and one of {margin} or more is not excluded. {_settled_by(parity)}".strip()
     return f"Cannot tell: {seen}. {_why_not(parity, low, high)}"
 
 
@@ -45,13 +77,28 @@ def _all_the_same(parity: Parity) -> str:
     return f"Cannot tell: the boxes are the same on all {n} images, but so few cannot acquit a candidate: ask about {parity.needs_images} or more."
 
 
+def _failed(parity: Parity) -> str:
+    one = parity.failed == 1
+    return (
+        f" ({parity.failed} answer{' is' if one else 's are'} left out, as {'its' if one else 'their'} request failed)"
+        if parity.failed
+        else ""
+    )
+
+
 def _why_not(parity: Parity, low: float, high: float) -> str:
-    need = f"About {parity.needs_images} images would probably settle it." if parity.needs_images else ""
+    if selected(parity.failed, parity.pairs):
+        return "With so many left out the others are a selection: look at the errors first."
+    need = _settled_by(parity)
     if low > -parity.margin:
         return f"So few images cannot acquit a candidate, whatever they show: ask about {parity.needs_images} or more."
     if high < 0:
         return f"That is no more than the same server may differ from itself. {need}".strip()
     return f"Both no loss at all and a loss of {parity.margin:g} or more fit what was seen. {need}".strip()
+
+
+def _settled_by(parity: Parity) -> str:
+    return f"About {parity.needs_images} images would probably settle it." if parity.needs_images else ""
 
 
 def _of(estimate: Estimate) -> str:

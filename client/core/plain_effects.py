@@ -35,7 +35,7 @@ def plain_effects(
     """Short name -> Effect for what both targets have. `throughput`: the judged effect on requests per second, from which a cost follows.
 
     `adjusted`: p-values of `plain_p` after Holm's correction; above `alpha` a direction is not kept. `floors`: A/A noise floors, or why not.
-    What spoils a whole run spoils its cost and energy; the memory that a server reserved at its start stands.
+    What spoils a whole run spoils its cost and energy; the memory that a server reserved at its start stands where only time is spoiled.
     """
     found = {}
     for name in NAMES.values():
@@ -51,7 +51,7 @@ def plain_effects(
             ratio, word = _of_throughput(ratio, throughput)
             floor, why = throughput.noise_floor, throughput.noise_note
             p = throughput.adjusted_p if word is not None else p
-        spoiled = next((g.code for g in gates if spoils(g, name.short) and (g.metrics or name.place != "memory")), None)
+        spoiled = next((g.code for g in gates if spoils(g, name.short)), None)
         if spoiled is not None:
             effect = _spoiled(name, (a, b), ratio, spoiled)
         else:

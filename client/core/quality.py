@@ -16,8 +16,8 @@ import numpy as np
 from client.core import boxscores
 from client.core.answers import Answer, FrameDecision, decide_frame
 from client.core.findings import Estimate, Parity, Quality, Word
-from client.core.pairs import FEWEST_IMAGES, PairEstimates, Pairs, places, too_few
-from client.core.parity_words import told
+from client.core.pairs import FEWEST_IMAGES, PairEstimates, Pairs, places, too_few, unpaired
+from client.core.parity_words import selected, told, within
 from client.core.plan import BoxFrame
 from client.core.resample import Floats, Resampling, by_image, images_needed, mcnemar, wilson
 
@@ -27,6 +27,8 @@ FEWEST_FOR_PARITY = 30
 """Fewer images may convict a candidate, but never acquit it."""
 WORTH_LOSING = 10
 """A baseline whose mean IoU is less than so many margins has no accuracy that a candidate could be shown to keep."""
+MOST_IMAGES = 1_000_000
+"""More are no advice."""
 _SHARES = {"hit_rate_50", "hit_rate_75", "hit_rate_90", "unreadable_rate"}
 _UNITS = {"mean_iou": "iou", "precision": "share", "recall": "share", **dict.fromkeys(_SHARES, "share")}
 
@@ -39,30 +41,34 @@ def target_quality(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Quality:
-    """Scores of one target over its answers with a known truth. An answer without a readable box scores IoU 0 and stays in.
+    """Scores of one target over its answers with a known truth. An answer without a readable box scores IoU 0 and stays in; a request that
+    failed gave no answer to score.
 
     With `auto` the frame is decided over these answers alone; decide it over all targets first where there are several.
     """
     decision = decide_frame(answers, frame)
-    judged = [answer for answer in answers if answer.truth is not None]
+    known = [answer for answer in answers if answer.truth is not None]
+    judged = [answer for answer in known if not answer.failed]
     place = places(answer.image_id for answer in judged)
     rows = np.zeros((len(place), boxscores.COLUMNS))
     for answer in judged:
         boxscores.fill(rows[place[answer.image_id]], answer.boxes(decision.frame), answer.truth or ())
     unreadable = int(rows[:, boxscores.UNREADABLE].sum())
     return Quality(
-        scores=_estimates(rows, Resampling(confidence, seed, resamples)),
+        scores=_estimates(rows, Resampling(confidence, seed, resamples), silent=bool(known) and not judged),
         answers=len(judged),
         truths=int(rows[:, boxscores.TRUTHS].sum()),
         unreadable=unreadable,
         frame=str(decision.frame),
         frame_note=decision.note,
-        notes=_notes(judged, unreadable, len(answers)),
+        notes=_notes(judged, unreadable, len(known), len(answers)),
     )
 
 
-def _estimates(rows: Floats, how: Resampling) -> dict[str, Estimate]:
+def _estimates(rows: Floats, how: Resampling, silent: bool) -> dict[str, Estimate]:
     n = len(rows)
+    if silent:
+        return dict.fromkeys(boxscores.NAMES, unpaired("no request was answered"))
     if n < FEWEST_IMAGES:
         return {name: too_few(n) for name in boxscores.NAMES}
     found = by_image(rows, boxscores.scores, how)
@@ -81,13 +87,17 @@ def _score(name: str, n: int, value: float, low: float, high: float, confidence:
     return Estimate(value=float(value), low=float(low), high=float(high), n=n, unit=_UNITS.get(name, ""))
 
 
-def _notes(judged: Sequence[Answer], unreadable: int, given: int) -> tuple[str, ...]:
+def _notes(judged: Sequence[Answer], unreadable: int, known: int, given: int) -> tuple[str, ...]:
     notes = []
+    if failed := known - len(judged):
+        notes.append(
+            f"{failed} of {known} requests failed and are not scored: what the model would have said is not known."
+        )
     if unreadable:
         notes.append(f"{unreadable} of {len(judged)} answers hold no readable box: they score IoU 0 and stay in.")
     if broken := sum(not answer.complete and answer.text is not None for answer in judged):
         notes.append(f"{broken} of {len(judged)} answers were cut off; a box that was not finished is not read.")
-    if unknown := given - len(judged):
+    if unknown := given - known:
         notes.append(f"{unknown} answers belong to images without known true boxes and are not scored.")
     return tuple(notes)
 
@@ -109,7 +119,8 @@ def parity(
     `noise` holds two sets of answers of one server to the same pictures: what greedy decoding alone changes; `noise_load` the same with
     the second set asked at the load. The word follows from the
     interval of IoU(candidate, truth) − IoU(baseline, truth) at `confidence`, two-sided, so that each end alone errs half as often:
-    better: above 0; non-inferior: above −margin; worse: below 0 and not non-inferior; else inconclusive.
+    better: above 0; non-inferior: above −margin; worse: not above −margin anywhere; less accurate: below 0, but on both sides of −margin;
+    else inconclusive.
     """
     decided = decide_frame([*baseline, *candidate], frame).frame
     how = Resampling(confidence, seed, resamples)
@@ -122,6 +133,8 @@ def parity(
     if own is not None and poor and pairs.answered:
         return _nothing_to_lose(own, margin, difference, same)
     word, judged = _word(difference, margin, floor, floor_load), bool(pairs.judged and pairs.answered)
+    if word is not Word.NOT_MEASURED and selected(pairs.failed, pairs.pairs):
+        word = Word.INCONCLUSIVE
     found = Parity(
         word=word,
         iou_difference=difference,
@@ -139,7 +152,11 @@ def parity(
         nothing_to_lose=poor,
         unreadable_difference=pairs.unreadable_difference(confidence),
         margin=margin,
-        needs_images=_needs(word, difference, error, margin, confidence),
+        needs_images=None
+        if selected(pairs.failed, pairs.pairs)
+        else _needs(word, difference, error, margin, confidence),
+        pairs=pairs.pairs,
+        failed=pairs.failed,
     )
     sentence, notes = told(found, pairs.images, pairs.unpaired, confidence)
     return msgspec.structs.replace(found, sentence=sentence, notes=notes)
@@ -156,7 +173,7 @@ def _noise_of(
 
 def _mean_iou(answers: Sequence[Answer], frame: BoxFrame) -> float | None:
     """The baseline's own accuracy; None where no truth is known."""
-    judged = [answer for answer in answers if answer.truth]
+    judged = [answer for answer in answers if answer.truth and not answer.failed]
     if not judged:
         return None
     sums = np.zeros(boxscores.COLUMNS)
@@ -185,19 +202,19 @@ def _word(difference: Estimate, margin: float, *floors: Estimate) -> Word:
     if low > -margin:
         if difference.n < FEWEST_FOR_PARITY:
             return Word.INCONCLUSIVE
-        return Word.BETTER if low > 0 and not _within(value, floors) else Word.NON_INFERIOR
-    return Word.WORSE if high < 0 and not _within(value, floors) else Word.INCONCLUSIVE
-
-
-def _within(value: float, floors: Sequence[Estimate]) -> bool:
-    """Is a difference no larger than the same server may differ from itself?"""
-    return any(f.low is not None and f.high is not None and f.low <= value <= f.high for f in floors)
+        return Word.BETTER if low > 0 and not within(value, floors) else Word.NON_INFERIOR
+    if high >= 0 or within(value, floors):
+        return Word.INCONCLUSIVE
+    return Word.WORSE if high <= -margin else Word.LESS_ACCURATE
 
 
 def _needs(word: Word, difference: Estimate, error: float, margin: float, confidence: float) -> int | None:
-    """Images that would settle an inconclusive case if the difference stayed what it is now."""
+    """Images that would settle an open case if the difference stayed what it is now. None where none would: a loss of just the margin."""
     value = difference.value
-    if word is not Word.INCONCLUSIVE or value is None:
+    if word not in (Word.INCONCLUSIVE, Word.LESS_ACCURATE) or value is None:
         return None
-    away = max(value + margin, -value)
-    return max(FEWEST_FOR_PARITY, images_needed(error, difference.n, away, confidence))
+    away = max(value + margin, -value) if word is Word.INCONCLUSIVE else abs(value + margin)
+    if away * math.sqrt(MOST_IMAGES) <= error * math.sqrt(difference.n):  # before it is divided by
+        return None
+    needed = max(FEWEST_FOR_PARITY, images_needed(error, difference.n, away, confidence))
+    return needed if needed <= MOST_IMAGES else None

@@ -34,6 +34,32 @@ ENOUGH_POWER = 2.04
 """(1 + 0.84 / 1.96)²: how many times n must grow so that 80 % of runs settle it, not half of them."""
 MOST_REQUESTS = 1_000_000
 NO_FLOOR = "no noise floor: an arm has fewer than two blocks that can be set against one another"
+NOTHING: tuple[str, ...] = ()
+ANSWERS, MEMORY = "quality", "memory"
+STANDS: Mapping[str, tuple[str, ...]] = {
+    # Of time alone: the same answers come, and the same memory is held, whatever it takes.
+    "generator_late": (ANSWERS, MEMORY),
+    "generator_saturated": (ANSWERS, MEMORY),
+    "gc_pauses": (ANSWERS, MEMORY),
+    "gpu_throttled": (ANSWERS, MEMORY),
+    "gpu_clocks": (ANSWERS, MEMORY),
+    "overload": (ANSWERS, MEMORY),
+    "too_few_requests": (ANSWERS, MEMORY),  # for a median; accuracy and its passes have a least number of their own
+    "other_process": (ANSWERS,),  # its memory is in the whole GPU's, and may be missing from the KV cache
+    # Of the answers: which came is a selection, or what they were batched with is not known. Memory is reserved at the start.
+    "errors": (MEMORY,),
+    "errors_unequal": (MEMORY,),
+    "worker_lost": (MEMORY,),
+    "other_client": (MEMORY,),
+    # Of what the servers are, or of what they were asked.
+    "server_restarted": NOTHING,
+    "version_mismatch": NOTHING,
+    "engine_arguments": NOTHING,
+    "other_question": NOTHING,
+}
+"""What a gate that spoils the whole run leaves standing. All else is spoiled, and by a gate that is not listed everything."""
+BESIDES: Mapping[str, tuple[str, ...]] = {"prompt_tokens": (ANSWERS,)}
+"""What a gate spoils beside its metrics: servers that see other pictures or templates answer another question."""
 DIRECTIONS = (Word.FASTER, Word.SLOWER, Word.HIGHER, Word.LOWER)
 
 
@@ -172,8 +198,11 @@ def spoils(gate: Gate, short: str) -> bool:
     """Cost and energy of a request follow from how many are finished in a second."""
     if gate.severity is not Severity.INVALID:
         return False
-    follows = NAMES[short].place in ("cost", "energy") and "requests_per_s" in gate.metrics
-    return not gate.metrics or short in gate.metrics or follows
+    place = NAMES[short].place
+    if not gate.metrics:
+        return place not in STANDS.get(gate.code, NOTHING)
+    follows = place in ("cost", "energy") and "requests_per_s" in gate.metrics
+    return short in gate.metrics or follows or place in BESIDES.get(gate.code, NOTHING)
 
 
 def _told(short: str, both: Sides, plan: RunPlan) -> Told:

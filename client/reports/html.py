@@ -32,7 +32,7 @@ from client.reports.terminal import spoiled
 
 REASONS = 4
 """Those that stand in the open; the rest is one click away."""
-GOOD, BAD = ("faster", "better", "non-inferior"), ("slower", "worse")
+GOOD, BAD = ("faster", "better", "non-inferior"), ("slower", "worse", "less accurate")
 INTERVAL = re.compile(r" (\[[^\]]*\])((?:/s| ?[A-Za-z%]+)?)")
 """With the unit, which goes to the number: on a narrow screen the interval has a line of its own."""
 

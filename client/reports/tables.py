@@ -8,8 +8,10 @@ from math import floor
 
 from client.core.cut import label_of
 from client.core.findings import Comparison, Findings, Memory, Parity, TargetFindings, Word
+from client.core.gates import about
 from client.core.names import NAMES
 from client.core.room import size_to_tell
+from client.core.verdict import spoils
 from client.reports.format import NOT_MEASURED, SECONDARY, change, estimate, exact_change, gib, percent
 
 _WORTH = re.compile(r"are worth (\d+) independent")
@@ -24,6 +26,7 @@ LATENCIES = (
     ("Response (from intended), p95", "response_ms_p95", "response_p95"),
     ("Time to first token, median", "ttft_ms_p50", "ttft_p50"),
     ("Time to first token, p95", "ttft_ms_p95", "ttft_p95"),
+    ("Time to first token, p99", "ttft_ms_p99", "ttft_p99"),
     ("Time per output token, median", "tpot_ms_p50", "tpot_p50"),
     ("Throughput", "requests_per_s", "requests_per_s"),
     ("Output tokens", "output_tokens_per_s", "output_tokens_per_s"),
@@ -43,12 +46,14 @@ def headers(findings: Findings) -> Row:
 def main_rows(findings: Findings) -> list[Row]:
     """What the hand-made benchmark showed, then what it left out. Rows that nobody measured are in `not_measured`, not here."""
     rows = [
-        _memory_row(findings, "Model weights", lambda m: m.weights_gib),
-        _memory_row(findings, "KV cache", lambda m: m.kv_cache_gib),
-        _memory_row(findings, "KV cache, tokens", lambda m: m.kv_cache_tokens, _kv_tokens),
-        _memory_row(findings, _room(findings), _at_once, _at_once_text),
-        _memory_row(findings, "Its processes on the GPU", lambda m: m.process_gib),
-        _memory_row(findings, _whole_gpu(findings), lambda m: m.whole_gpu_peak_gib or m.whole_gpu_idle_gib),
+        _memory_row(findings, "Model weights", "weights_gib", lambda m: m.weights_gib),
+        _memory_row(findings, "KV cache", "kv_cache_gib", lambda m: m.kv_cache_gib),
+        _memory_row(findings, "KV cache, tokens", "kv_cache_tokens", lambda m: m.kv_cache_tokens, _kv_tokens),
+        _memory_row(findings, _room(findings), "requests_at_once", _at_once, _at_once_text),
+        _memory_row(findings, "Its processes on the GPU", "gpu_peak_gib", lambda m: m.process_gib),
+        _memory_row(
+            findings, _whole_gpu(findings), "gpu_peak_gib", lambda m: m.whole_gpu_peak_gib or m.whole_gpu_idle_gib
+        ),
         *(_metric_row(findings, *names) for names in LATENCIES),
         _quality_row(findings),
         _dict_row(findings, "Server start to healthy", lambda t: t.cold_start, "start_healthy_s"),
@@ -97,6 +102,7 @@ def _opened(findings: Findings, short: str) -> bool:
 def _memory_row(
     findings: Findings,
     label: str,
+    short: str,
     value: Callable[[Memory], float | None],
     text: Callable[[Memory], str] | None = None,
 ) -> Row:
@@ -104,6 +110,8 @@ def _memory_row(
     cells = [show(target.memory) for target in findings.targets.values()]
 
     def delta(pair: Comparison) -> str:
+        if any(spoils(gate, short) for gate in about(findings.gates, pair.baseline, pair.candidate)):
+            return str(Word.INVALID)
         before, after = (value(findings.targets[name].memory) for name in (pair.baseline, pair.candidate))
         return exact_change(before, after)
 
@@ -141,6 +149,8 @@ def _quality_row(findings: Findings) -> Row:
 def _parity_text(parity: Parity) -> str:
     if parity.word is Word.NOT_MEASURED:
         return NOT_MEASURED
+    if parity.word is Word.INVALID:
+        return str(parity.word)
     difference = parity.iou_difference
     if difference.value is None:
         return str(parity.word)

@@ -21,6 +21,7 @@ from client.core.noise import noise_floor, rate_floor
 from client.core.observed import Series
 from client.core.pairing import Sides, latency_contrast, sides
 from client.core.plan import Arrival, Design, LoadProfile, Timeouts
+from client.core.recommend import LESS, UNKNOWN, WORSE
 from client.core.records import Outcome, RequestRecord
 from client.core.stats import Interval, inflation
 from client.core.table import RecordTable
@@ -247,6 +248,20 @@ def test_a_verdict_that_turns_with_the_load_depends_on_it() -> None:
     assert told.endswith(": no difference shown at 1 in flight; worse at 16 in flight."), (
         "nobody showed that it is the same"
     )
+
+
+def test_loads_do_not_hide_what_is_said_of_the_answers() -> None:
+    """Answers that are worse by the margin or more decide alone; "it depends on the load" took the word from them."""
+    levels = tuple(
+        Level(number=k, knob="concurrency", value=k + 1, label=f"{k + 1} in flight", effects=at(word))
+        for k, word in enumerate((Word.FASTER, Word.SLOWER))
+    )
+    keep = Recommendation(action=Action.KEEP, sentence="Keep bf16.")
+    assert over_levels(keep, levels, "fp8", "e2e_p50", WORSE).action is Action.KEEP
+    open_ = Recommendation(action=Action.DEPENDS, sentence="It depends.")
+    assert "accuracy was not shown to hold" in over_levels(open_, levels, "fp8", "e2e_p50", UNKNOWN).sentence
+    assert "it is less accurate" in over_levels(open_, levels, "fp8", "e2e_p50", LESS).sentence
+    assert over_levels(open_, levels, "fp8", "e2e_p50").sentence.endswith("worse at 2 in flight.")
 
 
 def test_gaps_between_chunks_have_a_noise_floor_too() -> None:

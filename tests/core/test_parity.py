@@ -83,6 +83,40 @@ def test_words(number: int, spread: float, shift: float, word: Word) -> None:
         assert str(found.needs_images) in found.sentence
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_loss_across_the_margin_is_shown_but_not_its_size(seed: int) -> None:
+    """-0.0067 [-0.0143, -0.0006] was called worse by more than the margin of 0.01."""
+    base, other = jittered(60, 0.006, 0.008, seed)
+    change = parity(base, other, BoxFrame.UNIT).iou_difference
+    assert change.low is not None
+    assert change.high is not None
+    assert change.high < 0
+    margin = (change.low + change.high) / -2.1
+    found = parity(base, other, BoxFrame.UNIT, margin=margin)
+    assert found.word is Word.LESS_ACCURATE
+    assert f"one of {margin:g} or more is not excluded" in found.sentence
+    assert found.needs_images is None or f"About {found.needs_images} images" in found.sentence
+    sure = parity(base, other, BoxFrame.UNIT, margin=-change.high * 0.9)
+    assert sure.word is Word.WORSE
+    assert "at least" in sure.sentence
+    assert sure.needs_images is None
+    assert parity(base, other, BoxFrame.UNIT, margin=margin, noise=(base, other)).word is Word.INCONCLUSIVE
+
+
+def test_a_loss_of_just_the_margin_names_no_number_of_images() -> None:
+    base, other = jittered(60, 0.01, 0.005, 1)
+    change = parity(base, other, BoxFrame.UNIT).iou_difference
+    found = parity(base, other, BoxFrame.UNIT, margin=-(change.value or 0.0))
+    assert (found.word, found.needs_images) == (Word.LESS_ACCURATE, None)
+    assert "None" not in found.sentence
+
+
+def test_a_small_loss_inside_the_noise_of_one_server_is_not_named() -> None:
+    base, other = jittered(400, 0.0003, 0.0008, seed=2)
+    assert "there is a loss" in parity(base, other, BoxFrame.UNIT).sentence
+    assert "there is a loss" not in parity(base, other, BoxFrame.UNIT, noise=(base, other)).sentence
+
+
 def test_an_open_case_asks_for_enough_images() -> None:
     """Whatever was seen between no loss and the margin, settling it takes about twice the images or more."""
     open_cases = [parity(*jittered(60, 0.006, 0.001, seed), BoxFrame.UNIT, resamples=400) for seed in range(12)]

@@ -8,7 +8,18 @@ import pytest
 
 from client.core.analysis import Measured, analyse
 from client.core.evidence import Evidence
-from client.core.findings import Action, Comparison, Effect, Estimate, Memory, Parity, TargetFindings, Word
+from client.core.findings import (
+    Action,
+    Comparison,
+    Effect,
+    Estimate,
+    Memory,
+    Parity,
+    Recommendation,
+    TargetFindings,
+    Word,
+)
+from client.core.names import NAMES, Better, Name
 from client.core.plain_effects import plain_effects
 from client.core.recommend import RULES, recommend
 
@@ -46,7 +57,17 @@ def case(quality: Word, primary: Word, **others: Word) -> Comparison:
         (case(Word.NON_INFERIOR, Word.FASTER, requests_per_s=Word.LOWER), Action.DEPENDS),
         (case(Word.NON_INFERIOR, Word.FASTER, e2e_p95=Word.SLOWER), Action.DEPENDS),
         (case(Word.NON_INFERIOR, Word.FASTER, e2e_p99=Word.SLOWER), Action.DEPENDS),
-        (case(Word.NON_INFERIOR, Word.FASTER, ttft_p95=Word.SLOWER), Action.USE),
+        (case(Word.NON_INFERIOR, Word.FASTER, ttft_p95=Word.SLOWER), Action.DEPENDS),
+        (case(Word.NON_INFERIOR, Word.FASTER, ttft_p95=Word.SLOWER, e2e_p95=Word.INCONCLUSIVE), Action.DEPENDS),
+        (case(Word.NON_INFERIOR, Word.FASTER, ttft_p95=Word.SLOWER, e2e_p95=Word.FASTER), Action.USE),
+        (case(Word.NON_INFERIOR, Word.FASTER, ttft_mean=Word.SLOWER, e2e_mean=Word.FASTER), Action.USE),
+        (case(Word.NON_INFERIOR, Word.FASTER, ttft_p99=Word.SLOWER, e2e_p99=Word.NO_DIFFERENCE), Action.DEPENDS),
+        (case(Word.NON_INFERIOR, Word.FASTER, e2e_mean=Word.SLOWER), Action.DEPENDS),
+        (case(Word.NON_INFERIOR, Word.FASTER, itl_p99=Word.SLOWER), Action.USE),
+        (case(Word.LESS_ACCURATE, Word.FASTER), Action.DEPENDS),
+        (case(Word.LESS_ACCURATE, Word.EQUIVALENT), Action.KEEP),
+        (case(Word.LESS_ACCURATE, Word.INCONCLUSIVE), Action.NONE),
+        (case(Word.LESS_ACCURATE, Word.INCONCLUSIVE, tpot_p50=Word.FASTER), Action.DEPENDS),
         (case(Word.NON_INFERIOR, Word.FASTER, response_p50=Word.SLOWER), Action.DEPENDS),
         (case(Word.NON_INFERIOR, Word.EQUIVALENT, ttft_p50=Word.INVALID), Action.KEEP),
         (case(Word.EQUIVALENT, Word.NO_DIFFERENCE, kv_cache_tokens=Word.HIGHER), Action.USE),
@@ -67,7 +88,7 @@ def case(quality: Word, primary: Word, **others: Word) -> Comparison:
         (case(Word.INCONCLUSIVE, Word.FASTER), Action.DEPENDS),
         (case(Word.NOT_MEASURED, Word.FASTER), Action.DEPENDS),
         (case(Word.NON_INFERIOR, Word.INCONCLUSIVE), Action.NONE),
-        (case(Word.NON_INFERIOR, Word.INCONCLUSIVE, ttft_p50=Word.SLOWER), Action.KEEP),
+        (case(Word.NON_INFERIOR, Word.INCONCLUSIVE, ttft_p50=Word.SLOWER), Action.NONE),
         (case(Word.NON_INFERIOR, Word.INCONCLUSIVE, tpot_p50=Word.FASTER), Action.DEPENDS),
         (case(Word.BETTER, Word.EQUIVALENT), Action.USE),
         (case(Word.BETTER, Word.SLOWER), Action.DEPENDS),
@@ -89,6 +110,89 @@ def test_a_use_never_hides_what_is_worse() -> None:
     assert late.action is Action.USE
     assert "worse is only median time to first token" in late.sentence
     assert "nothing" not in late.sentence
+
+
+def advice(quality: Word, primary: Word, **others: Word) -> Recommendation:
+    return recommend(case(quality, primary, **others), "e2e_p50", "x", None, ())
+
+
+def test_a_median_contains_no_tail() -> None:
+    """ "Worse is only 95th percentile of time to first token, which that latency contains already", said of a median; the 95th percentile
+    of the whole was not settled."""
+    open_ = advice(Word.NON_INFERIOR, Word.FASTER, ttft_p95=Word.SLOWER, e2e_p95=Word.INCONCLUSIVE).sentence
+    assert "contains" not in open_
+    assert "worse: 95th percentile of time to first token" in open_
+    both = advice(Word.NON_INFERIOR, Word.FASTER, ttft_p95=Word.SLOWER, e2e_p95=Word.FASTER).sentence
+    assert (
+        "worse is only 95th percentile of time to first token (secondary), which end-to-end latency, better in the"
+        in both
+    )
+
+
+COMPARED_NAMES = [n for n in NAMES.values() if n.place in ("metrics", "energy", "cost", "memory") and n.short not in ("e2e_p50", "error_rate")]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPARED_NAMES, ids=lambda name: name.short)
+@pytest.mark.parametrize("primary", [Word.FASTER, Word.EQUIVALENT])
+def test_whatever_is_compared_and_shown_to_be_worse_is_named(name: Name, primary: Word) -> None:
+    """TTFT p99 at x2.46 and means stood behind "nothing else is shown to be worse"."""
+    worse = Word.SLOWER if name.unit == "ms" else Word.HIGHER if name.better is Better.LOWER else Word.LOWER
+    gain = {} if primary is Word.FASTER else {"kv_cache_tokens" if name.place != "memory" else "requests_per_s": Word.HIGHER}  # fmt: skip
+    if name.short in gain:
+        return
+    found = advice(Word.NON_INFERIOR, primary, **gain, **{name.short: worse})
+    assert name.words in found.sentence
+    assert "nothing else" not in found.sentence
+    assert f"{name.short}: {worse}." in found.reasons
+
+
+def test_a_small_loss_of_accuracy_is_named_where_the_candidate_is_used() -> None:
+    difference = Estimate(value=-0.004, low=-0.006, high=-0.002, n=200)
+    small = Parity(word=Word.NON_INFERIOR, iou_difference=difference, sentence="Accuracy.")
+    for noise, told in ((Estimate(), True), (Estimate(value=0.0, low=-0.005, high=0.005, n=200), False)):
+        parity = msgspec.structs.replace(small, iou_difference_noise=noise)
+        found = recommend(msgspec.structs.replace(case(Word.NON_INFERIOR, Word.FASTER), parity=parity), "e2e_p50", "x", None, ())  # fmt: skip
+        assert found.action is Action.USE
+        assert ("it is less accurate, by less than the margin" in found.sentence) == told
+        assert ("nothing else is shown to be worse" in found.sentence) != told
+
+
+def test_a_loss_that_may_be_small_keeps_nothing() -> None:
+    """At -0.0067 [-0.0143, -0.0006] and a margin of 0.01: "keep bf16, its answers are worse by more than the margin"."""
+    less = case(Word.LESS_ACCURATE, Word.FASTER)
+    less = msgspec.structs.replace(less, parity=msgspec.structs.replace(less.parity, needs_images=1234))
+    found = recommend(less, "e2e_p50", "x", None, ())
+    assert found.action is Action.DEPENDS
+    assert "it is less accurate, and a loss of the margin is not excluded" in found.sentence
+    assert "worse: mean IoU" in found.sentence
+    assert any("about 1,234 images" in change for change in found.would_change)
+    assert "by the margin or more" in advice(Word.WORSE, Word.FASTER).sentence
+
+
+def test_what_may_be_a_gain_is_named_where_none_is_shown() -> None:
+    """TPOT, KV cache and energy all inconclusive, and "fp8 is not worth it, nothing worth having is gained"."""
+    open_ = advice(Word.NON_INFERIOR, Word.NO_DIFFERENCE, tpot_p50=Word.INCONCLUSIVE, joules_per_request=Word.INVALID)
+    assert open_.action is Action.KEEP
+    assert "is not worth it" not in open_.sentence
+    assert "shown to be gained; not settled: median time per output token, energy per request." in open_.sentence
+    unknown = advice(Word.INCONCLUSIVE, Word.NO_DIFFERENCE).sentence
+    assert unknown.endswith("; not settled: mean IoU.")
+    settled = advice(Word.NON_INFERIOR, Word.NO_DIFFERENCE, tpot_p50=Word.EQUIVALENT).sentence
+    assert settled == "Keep bf16: fp8 is not worth it, nothing worth having is shown to be gained."
+    wrong = advice(Word.WORSE, Word.NO_DIFFERENCE, tpot_p50=Word.INCONCLUSIVE).sentence
+    assert "not settled" not in wrong, "it could change nothing"
+
+
+@pytest.mark.parametrize("quality", [Word.NON_INFERIOR, Word.BETTER, Word.LESS_ACCURATE, Word.INCONCLUSIVE])
+@pytest.mark.parametrize("gain", [Word.HIGHER, Word.NO_DIFFERENCE])
+@pytest.mark.parametrize("loss", [Word.SLOWER, Word.NO_DIFFERENCE])
+def test_a_primary_metric_that_is_open_is_said_to_be(quality: Word, gain: Word, loss: Word) -> None:
+    """ "Keep bf16: fp8 is not worth it" at -7.4 to +5.8 %, and "it wins on some counts and loses on others" without a word of it."""
+    found = advice(quality, Word.INCONCLUSIVE, kv_cache_tokens=gain, ttft_p50=loss)
+    assert found.action in (Action.NONE, Action.DEPENDS)
+    assert "the metric that decides, median end-to-end latency, is not settled" in found.sentence
+    assert "worth it" not in found.sentence
+    assert ("time to first token" in found.sentence) == (loss is Word.SLOWER)
 
 
 def test_a_pace_that_is_better_does_not_hide_a_whole_that_is_worse() -> None:
@@ -174,7 +278,9 @@ def test_a_cost_of_spoiled_throughput_is_spoiled() -> None:
     assert findings.comparison is not None
     for name in ("usd_per_1000_images", "joules_per_request"):
         assert findings.comparison.effects[name].word is Word.INVALID
-    assert "cost" not in findings.recommendation.sentence
+    said, _, open_ = findings.recommendation.sentence.partition("; not settled: ")
+    assert "cost" not in said
+    assert "cost of 1,000 images, energy per request" in open_
     assert findings.valid
 
 
@@ -204,7 +310,7 @@ def test_what_it_depends_on_is_named() -> None:
     right = recommend(case(Word.BETTER, Word.SLOWER), "e2e_p50", "x", None, ()).sentence
     assert "better: mean IoU" in right
     unsettled = recommend(case(Word.NON_INFERIOR, Word.INCONCLUSIVE, tpot_p50=Word.FASTER), "e2e_p50", "x", None, ())
-    assert "the primary metric is not settled" in unsettled.sentence
+    assert "the metric that decides, median end-to-end latency, is not settled" in unsettled.sentence
     assert "loses" not in unsettled.sentence
 
 
@@ -220,7 +326,7 @@ def test_no_difference_shown_is_no_proof_of_none() -> None:
 
 def test_every_case_has_a_rule_and_every_rule_a_case() -> None:
     used = set()
-    for quality in ("better", "same", "worse", "unknown"):
+    for quality in ("better", "same", "less", "worse", "unknown"):
         for primary in ("better", "same", "worse", "unknown"):
             for gain in (True, False):
                 for loss in (True, False):
