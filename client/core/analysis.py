@@ -27,7 +27,7 @@ from client.core.findings import (
     Recommendation,
     TargetFindings,
 )
-from client.core.gates import LOOKS, Seen, about, fired
+from client.core.gates import Seen, about, fired
 from client.core.generator_gates import GENERATOR_LOOKS
 from client.core.gpu import by_target
 from client.core.levels import knee, levels, over_levels, told_of_levels
@@ -39,6 +39,7 @@ from client.core.plan import Design, RunPlan, Target
 from client.core.recommend import missing_facts, recommend
 from client.core.records import Phase
 from client.core.resources import cost
+from client.core.run_gates import LOOKS
 from client.core.sentences import headline, load_told, question, workload_sentence
 from client.core.series_gates import SERIES_LOOKS
 from client.core.server_gates import SERVER_LOOKS
@@ -168,7 +169,12 @@ def _caches(counted: Difference) -> dict[str, Estimate]:
         rate = counted.rate(hits, queries)
         n = int(counted.counters.get(queries, 0))
         if rate is None:
-            why = counted.why or ("the server was restarted" if counted.restarted else f"no {unit} were counted")
+            gone = (
+                "no such counter"
+                if queries in counted.missing or hits in counted.missing
+                else f"no {unit} were counted"
+            )
+            why = counted.why or ("the server was restarted" if counted.restarted else gone)
             found[name] = Estimate(note=f"unknown: {why}")
         else:
             found[name] = Estimate(value=rate, low=rate, high=rate, n=n)

@@ -81,6 +81,11 @@ vllm:mm_cache_queries_total{{engine="0",model_name="m"}} {image_queries}
 vllm:mm_cache_hits_total{{engine="0",model_name="m"}} {image_hits}
 # TYPE vllm:num_preemptions counter
 vllm:num_preemptions_total{{engine="0",model_name="m"}} {preemptions}
+# TYPE vllm:request_success counter
+vllm:request_success_total{{engine="0",finished_reason="length",model_name="m"}} 0.0
+# TYPE vllm:request_queue_time_seconds histogram
+vllm:request_queue_time_seconds_sum{{engine="0",model_name="m"}} 0.0
+vllm:request_queue_time_seconds_count{{engine="0",model_name="m"}} 0.0
 """
 
 
