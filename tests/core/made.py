@@ -97,7 +97,7 @@ def page(**values: float) -> str:
 def server(target: str, version: str = "0.20.2", before: str | None = None, after: str | None = None) -> ServerEvidence:
     """Counters of a clean run unless told otherwise."""
     texts = (before or page(), after or page(prefix_queries=35_000, prefix_hits=1_000, image_queries=32))
-    pages = [ServerSnapshot(target=target, mono_ns=k, wall_ns=k, text=text) for k, text in enumerate(texts)]
+    pages = [ServerSnapshot(target=target, mono_ns=k, wall_ns=k, text=text) for k, text in enumerate(texts, -2)]
     return ServerEvidence(target=target, version=version, before=pages[0], after=pages[1])
 
 
