@@ -113,8 +113,8 @@ def preempted(seen: Seen) -> Iterator[Gate]:
 
 
 def queueing(seen: Seen) -> Iterator[Gate]:
-    if seen.plan.load.sweep is not None:
-        return  # the counters are over all levels, and a sweep wants to see queues
+    if seen.plan.load.sweep is not None or seen.evidence.plan_differences:
+        return  # the counters are over all levels, of which two runs may have one in common; and a sweep wants to see queues
     for target, counted in seen.counters.items():
         queue, e2e = counted.mean_queue_ms, seen.median_ms(target, "e2e")
         if queue is not None and e2e is not None and queue > limits.QUEUE_SHARE * e2e:

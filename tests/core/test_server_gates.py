@@ -156,7 +156,7 @@ def test_a_cap_explains_the_clock_of_the_arm_that_it_holds_down() -> None:
         ((fast, slow), (0.9, 0.0), Severity.INVALID),
         ((fast, slow), (0.0, 0.9), Severity.FLAG),
         ((slow, fast), (0.9, 0.0), Severity.FLAG),
-        ((fast, slow), (0.0, 0.3), Severity.INVALID),
+        ((fast, slow), (0.0, 0.09), Severity.INVALID),
         ((fast, slow), (0.9, None), Severity.INVALID),
     ):
         arms = {n: GpuArm(sm_mhz=m, power_capped_share=c) for n, m, c in zip(("bf16", "fp8"), mhz, caps, strict=True)}
