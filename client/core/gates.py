@@ -25,6 +25,8 @@ from client.core.names import NAMES
 from client.core.pairing import Sides
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.records import Phase, WorkerHealth
+from client.core.repeats import caches_silent, sent_again, stays_in
+from client.core.repeats import told as repeats_told
 from client.core.settling_words import UNSETTLED, left_out, stay_of, unsettled
 from client.core.stats import fisher_p, normal_point
 from client.core.steady import LEAST, Course
@@ -215,17 +217,19 @@ def prompt_lengths(seen: Seen) -> Iterator[Gate]:
 
 
 def repeated_images(seen: Seen) -> Iterator[Gate]:
-    """From the records alone: an image sent again within the same stay of a server may be answered from its caches."""
+    """From the records alone: an image sent again within the same stay of a server, in the warm-up or measured, may be answered from its caches."""
+    found = {t: sent_again(seen.evidence.records, stays_in(arm, seen.sides)) for t, arm in seen.arms.items()}
     again = [
         target
-        for target in seen.arms
-        if _repeats(seen, target) and not _caches_silent(seen.counters.get(target, Difference()))
+        for target, stays in found.items()
+        if any(mask.mean() > limits.REPEATED_IMAGES for mask in stays if len(mask))
+        and not caches_silent(seen.counters.get(target, Difference()))
     ]
     if not again:
         return
     known = any(seen.counters.get(target, Difference()).image_hit_rate is not None for target in again)
     told = "the caches answered" if known else "the servers' caches can answer them, and no counters say otherwise"
-    counts = ", ".join(_requests_and_pictures(seen.arms[target]) for target in again)
+    counts = ", ".join(repeats_told(seen.arms[target], found[target]) for target in again)
     yield invalid(
         "repeated_images",
         f"The same pictures were sent again ({counts}): {told}, so latency and throughput say nothing about serving different images.",
@@ -233,22 +237,6 @@ def repeated_images(seen: Seen) -> Iterator[Gate]:
         tuple(again),
         WITHOUT_TPOT,
     )
-
-
-def _requests_and_pictures(arm: Arm) -> str:
-    pictures = len(np.unique(arm.image))
-    return f"{len(arm)} requests to {arm.target}, {pictures} picture{'' if pictures == 1 else 's'}"
-
-
-def _repeats(seen: Seen, target: str) -> bool:
-    parts = [part for both in seen.sides for part in both.parts if part.target == target] or [seen.arms[target]]
-    return any(1 - len(np.unique(part.image)) / len(part) > limits.REPEATED_IMAGES for part in parts if len(part))
-
-
-def _caches_silent(counted: Difference) -> bool:
-    """Both caches are known and answered next to nothing: they are off."""
-    image, prefix = counted.image_hit_rate, counted.prefix_hit_rate
-    return image is not None and prefix is not None and image <= limits.IMAGE_HITS and prefix <= limits.PREFIX_HITS
 
 
 def settled(seen: Seen) -> Iterator[Gate]:

@@ -37,7 +37,8 @@ def other_questions(seen: Seen) -> Iterator[Gate]:
 def cut_short(seen: Seen) -> Iterator[Gate]:
     if seen.evidence.interrupted or not seen.evidence.complete:
         how = "was interrupted" if seen.evidence.interrupted else "ended before its plan did"
-        where = where_cut(seen.evidence)
+        where, cut = where_cut(seen.evidence), seen.evidence.runs_cut
+        run = "Both runs" if cut is not None and len(cut) > 1 else f"The run of {cut[0]}" if cut else "The run"
         then = "the numbers are over what was measured until then"
         if where.startswith("after"):
             where, then = f", {where}", "what was to come then is missing, or is not whole"
@@ -45,7 +46,7 @@ def cut_short(seen: Seen) -> Iterator[Gate]:
             where = f" {where}"
         yield flag(
             "cut_short",
-            f"The run {how}{where}: {then}.",
+            f"{run} {how}{where}: {then}.",
             "Run again for the whole plan.",
         )
     if seen.evidence.torn_lines:
