@@ -7,7 +7,6 @@ by, and nothing else.
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TypeVar
 
 import msgspec
@@ -15,6 +14,7 @@ import numpy as np
 
 from client.core.common_loads import OF_A_SWEEP, at_common_loads, sweeps_differ
 from client.core.conditions import parse
+from client.core.effect_size import read_min_effect
 from client.core.evidence import Evidence, GpuEvidence, ServerEvidence, restarts_expected
 from client.core.gpu import by_target
 from client.core.plan import Design, RunPlan, Target
@@ -29,7 +29,6 @@ NOT_OF_ONE = (
 """Of a GPU sample: what counts every server on the GPU."""
 LENGTH = ("requests", "duration_s", "warmup", "blocks_per_arm", "workers")
 """Parts of a load in which two runs may differ and still be alike."""
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
 def joined(
@@ -49,7 +48,7 @@ def joined(
         a.plan,
         targets=(_renamed(first, A), _renamed(second, B)),
         design=Design.SERIAL,
-        min_effect=_share(min_effect) if min_effect is not None else a.plan.min_effect,
+        min_effect=read_min_effect(min_effect) if min_effect is not None else a.plan.min_effect,
         fail_if=fail_if,
         simulate=a.plan.simulate or b.plan.simulate,
     )
@@ -133,13 +132,6 @@ def _chosen(evidence: Evidence, wanted: str | None, preferred: str | None) -> Ta
 
 def _renamed(target: Target, name: str) -> Target:
     return msgspec.structs.replace(target, name=name)
-
-
-def _share(text: str) -> float:
-    found = _PERCENT.fullmatch(text.strip())
-    if found is None or not 0 < float(found[1]) < 100:
-        raise UsageError(f"--min-effect {text!r} cannot be read.", "Write a percentage, for example 3%.")
-    return float(found[1]) / 100
 
 
 def _server(evidence: Evidence, name: str, new: str) -> ServerEvidence:

@@ -38,6 +38,7 @@ from client.core.plain_effects import plain_effects, plain_p
 from client.core.plan import Design, RunPlan, Target
 from client.core.recommend import missing_facts, recommend
 from client.core.records import Phase
+from client.core.repeats import why_unpaired
 from client.core.resources import cost
 from client.core.run_gates import LOOKS
 from client.core.sentences import headline, load_told, question, workload_sentence
@@ -242,7 +243,7 @@ def _design_notes(both: Sides, evidence: Evidence) -> tuple[str, ...]:
     found = [
         f"Requests are paired by image ({n} pairs)."
         if both.paired
-        else "Requests are not paired: the arms saw different or repeated images."
+        else f"Requests are not paired: {why_unpaired(both)}."
     ]
     if evidence.separate_runs:
         found.insert(0, f"Two saved runs: {evidence.run_id}.")
@@ -271,10 +272,11 @@ def unknown_of(targets: dict[str, TargetFindings]) -> tuple[str, ...]:
         "model weights": lambda t: t.memory.weights_gib,
         "KV cache": lambda t: t.memory.kv_cache_tokens or t.memory.kv_cache_gib,
         "GPU memory": lambda t: t.memory.whole_gpu_peak_gib or t.memory.whole_gpu_idle_gib or t.memory.process_gib,
-        "accuracy (mean IoU)": lambda t: t.quality,
+        "accuracy (mean IoU)": lambda t: None if t.quality is None else _value(t.quality.scores.get("mean_iou")),
         "energy per request": lambda t: _value(t.energy.get("joules_per_request")),
         "cost of 1,000 images": lambda t: _value(t.cost.get("usd_per_1000_images")),
-        "cache hits": lambda t: _value(t.caches.get("prefix_hit_rate")),
+        "prefix-cache hits": lambda t: _value(t.caches.get("prefix_hit_rate")),
+        "image-cache hits": lambda t: _value(t.caches.get("image_hit_rate")),
     }
     return tuple(name for name, find in looked_for.items() if all(find(t) is None for t in targets.values()))
 

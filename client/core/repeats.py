@@ -60,3 +60,17 @@ def caches_silent(counted: Difference) -> bool:
     """Both caches are known and answered next to nothing: they are off."""
     image, prefix = counted.image_hit_rate, counted.prefix_hit_rate
     return image is not None and prefix is not None and image <= limits.IMAGE_HITS and prefix <= limits.PREFIX_HITS
+
+
+def why_unpaired(both: Sides) -> str:
+    """Why requests are not paired by image, in words (`client.core.pairing` decides)."""
+    candidate, *baseline = both.parts
+    if not all(map(len, both.parts)):
+        return "one of the two measured nothing"
+    if any(len(np.unique(part.image)) < len(part) for part in both.parts):
+        return "pictures came more than once"
+    shared = len(np.intersect1d(candidate.image, np.concatenate([part.image for part in baseline])))
+    if not shared:
+        return "the two saw different pictures"
+    most = max(map(len, both.parts))
+    return f"the two shared too few pictures, {shared} of {most}"

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from client.core.cut import where_cut
 from client.core.findings import Gate
 from client.core.gates import LOAD_LOOKS, Look, Seen, flag, invalid
+from client.core.repeats import why_unpaired
 
 
 def two_runs(seen: Seen) -> Iterator[Gate]:
     if seen.evidence.separate_runs:
-        pictures = "Nor are requests paired by image: the two saw different or repeated ones."
-        if all(both.paired for both in seen.sides):
-            pictures = "Pairing by image takes out the pictures only."
+        loose = [both for both in seen.sides if not both.paired]
+        pictures = "Pairing by image takes out the pictures only."
+        if loose:
+            pictures = f"Nor are requests paired by image: {why_unpaired(loose[0])}."
         yield flag(
             "two_runs",
             "These are two runs, not one: whatever changed between them (host, clocks, temperature, driver, other tenants, server build, network) "
@@ -49,10 +51,10 @@ def cut_short(seen: Seen) -> Iterator[Gate]:
             f"{run} {how}{where}: {then}.",
             "Run again for the whole plan.",
         )
-    if seen.evidence.torn_lines:
+    if torn := seen.evidence.torn_lines:
         yield flag(
             "torn_lines",
-            f"{seen.evidence.torn_lines} lines of the run directory could not be read and were set aside.",
+            f"{torn:,} {'line' if torn == 1 else 'lines'} of the run directory could not be read and {'was' if torn == 1 else 'were'} set aside.",
             "One torn last line is normal after a crash; more mean a damaged disk or an edited file.",
         )
 
