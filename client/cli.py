@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from client.core.effect_size import HELP
 from client.core.plan import DEFAULT_PROMPT
 from client.errors import EXIT_CODES
 
@@ -254,9 +255,7 @@ def _verdict_flags(group: argparse._ArgumentGroup) -> None:
         metavar="METRIC",
         help="the metric that decides, named before the run (default: e2e_p50)",
     )
-    group.add_argument(
-        "--min-effect", default="3%", metavar="PERCENT", help="smallest difference worth having (default: 3%%)"
-    )
+    group.add_argument("--min-effect", default="3%", metavar="SHARE", help=HELP.format(default="3%%"))
     group.add_argument(
         "--iou-margin",
         type=float,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from client.core.across import joined
 from client.core.analysis import analyse
+from client.core.effect_size import HELP
 from client.core.findings import to_json
 from client.core.measured import measured_in
 from client.errors import HalfweightError, MeasurementInvalid, RunDirError, ThresholdFailed
@@ -31,9 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--target-b", metavar="NAME", help="which target of RUN_B (default: the one named as in RUN_A, else its first)"
     )
-    made.add_argument(
-        "--min-effect", metavar="PERCENT", help="smallest effect worth having, for example 3%% (default: as in RUN_A)"
-    )
+    made.add_argument("--min-effect", metavar="SHARE", help=HELP.format(default="as in RUN_A"))
     made.add_argument(
         "--fail-if", action="append", default=[], metavar="CONDITION", help="names are a.METRIC and b.METRIC"
     )

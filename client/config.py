@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from client.core.conditions import parse_slo
+from client.core.effect_size import read_min_effect
 from client.core.measurable import check_conditions, check_primary
 from client.core.plan import (
     BoxFrame,
@@ -79,7 +80,7 @@ def build_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) ->
         design=_design(arguments, targets),
         seed=at_least("--seed", arguments.seed, 0),
         primary=check_primary(arguments.primary, workload, load, slos),
-        min_effect=percent(arguments.min_effect, "--min-effect"),
+        min_effect=read_min_effect(arguments.min_effect),
         iou_margin=between("--iou-margin", arguments.iou_margin, 0.0, 1.0),
         quality=at_least("--quality", arguments.quality, 0),
         logprobs=_logprobs(arguments.logprobs, arguments.quality),
@@ -281,15 +282,6 @@ def _workload(arguments: argparse.Namespace) -> Workload:
         ignore_eos=arguments.ignore_eos,
         box_frame=BoxFrame(arguments.box_frame),
     )
-
-
-def percent(text: str, flag: str) -> float:
-    """`3%` or `0.03` -> 0.03."""
-    try:
-        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise UsageError(f"{flag} {text}: not a percentage.", "Write it as 3%.") from None
-    return between(flag, value, 0.0, 1.0)
 
 
 MOST_LOGPROBS = 20

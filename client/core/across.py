@@ -7,13 +7,14 @@ by, and nothing else.
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TypeVar
 
 import msgspec
 import numpy as np
 
+from client.core.common_loads import OF_A_SWEEP, at_common_loads, sweeps_differ
 from client.core.conditions import parse
+from client.core.effect_size import read_min_effect
 from client.core.evidence import Evidence, GpuEvidence, ServerEvidence, restarts_expected
 from client.core.gpu import by_target
 from client.core.plan import Design, RunPlan, Target
@@ -28,7 +29,6 @@ NOT_OF_ONE = (
 """Of a GPU sample: what counts every server on the GPU."""
 LENGTH = ("requests", "duration_s", "warmup", "blocks_per_arm", "workers")
 """Parts of a load in which two runs may differ and still be alike."""
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
 def joined(
@@ -40,13 +40,15 @@ def joined(
     for text in fail_if:
         parse(text, (A, B))
     _refuse_the_same(a, first, b, second)
+    whole = (a, b)
+    a, b = at_common_loads(*whole)
     shift = _behind(a.records.only(a.records.where(first.name)), b.records.only(b.records.where(second.name)))
     theirs = _with_own_pictures(a, b)
     plan = msgspec.structs.replace(
         a.plan,
         targets=(_renamed(first, A), _renamed(second, B)),
         design=Design.SERIAL,
-        min_effect=_share(min_effect) if min_effect is not None else a.plan.min_effect,
+        min_effect=read_min_effect(min_effect) if min_effect is not None else a.plan.min_effect,
         fail_if=fail_if,
         simulate=a.plan.simulate or b.plan.simulate,
     )
@@ -70,7 +72,7 @@ def joined(
         runs_cut=tuple(new for run, _, new, _ in arms if run.interrupted or not run.complete),
         loads={new: run.plan.load for run, _, new, _ in arms},
         restarts_expected=tuple(new for run, name, new, _ in arms if name in restarts_expected(run)),
-        plan_differences=tuple(runs_differ(a, b)),
+        plan_differences=tuple(runs_differ(*whole)),
     )
 
 
@@ -132,13 +134,6 @@ def _renamed(target: Target, name: str) -> Target:
     return msgspec.structs.replace(target, name=name)
 
 
-def _share(text: str) -> float:
-    found = _PERCENT.fullmatch(text.strip())
-    if found is None or not 0 < float(found[1]) < 100:
-        raise UsageError(f"--min-effect {text!r} cannot be read.", "Write a percentage, for example 3%.")
-    return float(found[1]) / 100
-
-
 def _server(evidence: Evidence, name: str, new: str) -> ServerEvidence:
     return msgspec.structs.replace(evidence.servers.get(name, ServerEvidence(target=name)), target=new)
 
@@ -169,12 +164,26 @@ def runs_differ(a: Evidence, b: Evidence) -> list[str]:
 
 def plans_differ(a: RunPlan, b: RunPlan) -> list[str]:
     """What was asked differently in the two runs, in words."""
-    return _fields_differ(a.workload, b.workload) + _fields_differ(a.load, b.load)
+    swept = sweeps_differ(a.load, b.load)
+    return (
+        _fields_differ(a.workload, b.workload) + swept + _fields_differ(a.load, b.load, but=OF_A_SWEEP if swept else ())
+    )
 
 
-def _fields_differ(left: msgspec.Struct, right: msgspec.Struct, prefix: str = "") -> list[str]:
+def _fields_differ(
+    left: msgspec.Struct, right: msgspec.Struct, prefix: str = "", but: tuple[str, ...] = ()
+) -> list[str]:
     return [
-        f"{prefix}{field} {getattr(left, field)} / {getattr(right, field)}"
+        f"{prefix}{field} {_value(getattr(left, field))} / {_value(getattr(right, field))}"
         for field in left.__struct_fields__
-        if field not in LENGTH and getattr(left, field) != getattr(right, field)
+        if field not in LENGTH + but and getattr(left, field) != getattr(right, field)
     ]
+
+
+def _value(value: object) -> str:
+    """As a person writes it."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else f"{value}"

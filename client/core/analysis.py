@@ -28,7 +28,7 @@ from client.core.findings import (
     Recommendation,
     TargetFindings,
 )
-from client.core.gates import LOOKS, Seen, about, fired
+from client.core.gates import Seen, about, fired
 from client.core.generator_gates import GENERATOR_LOOKS
 from client.core.gpu import by_target
 from client.core.levels import knee, levels, over_levels, told_of_levels
@@ -40,7 +40,9 @@ from client.core.plain_effects import plain_effects, plain_p
 from client.core.plan import Design, RunPlan, Target
 from client.core.recommend import missing_facts, quality_of, recommend
 from client.core.records import Phase
+from client.core.repeats import why_unpaired
 from client.core.resources import cost
+from client.core.run_gates import LOOKS
 from client.core.sentences import headline, load_told, question, workload_sentence
 from client.core.series_gates import SERIES_LOOKS
 from client.core.server_gates import SERVER_LOOKS
@@ -170,7 +172,12 @@ def _caches(counted: Difference) -> dict[str, Estimate]:
         rate = counted.rate(hits, queries)
         n = int(counted.counters.get(queries, 0))
         if rate is None:
-            why = counted.why or ("the server was restarted" if counted.restarted else f"no {unit} were counted")
+            gone = (
+                "no such counter"
+                if queries in counted.missing or hits in counted.missing
+                else f"no {unit} were counted"
+            )
+            why = counted.why or ("the server was restarted" if counted.restarted else gone)
             found[name] = Estimate(note=f"unknown: {why}")
         else:
             found[name] = Estimate(value=rate, low=rate, high=rate, n=n)
@@ -246,7 +253,7 @@ def _design_notes(both: Sides, evidence: Evidence) -> tuple[str, ...]:
     found = [
         f"Requests are paired by image ({n} pairs)."
         if both.paired
-        else "Requests are not paired: the arms saw different or repeated images."
+        else f"Requests are not paired: {why_unpaired(both)}."
     ]
     if evidence.separate_runs:
         found.insert(0, f"Two saved runs: {evidence.run_id}.")
@@ -278,7 +285,8 @@ def unknown_of(targets: dict[str, TargetFindings]) -> tuple[str, ...]:
         "accuracy (mean IoU)": lambda t: None if t.quality is None else _value(t.quality.scores.get("mean_iou")),
         "energy per request": lambda t: _value(t.energy.get("joules_per_request")),
         "cost of 1,000 images": lambda t: _value(t.cost.get("usd_per_1000_images")),
-        "cache hits": lambda t: _value(t.caches.get("prefix_hit_rate")),
+        "prefix-cache hits": lambda t: _value(t.caches.get("prefix_hit_rate")),
+        "image-cache hits": lambda t: _value(t.caches.get("image_hit_rate")),
     }
     return tuple(name for name, find in looked_for.items() if all(find(t) is None for t in targets.values()))
 

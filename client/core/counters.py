@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from client.core.records import ServerSnapshot
 
-_NAMES = {
+COUNTERS = {
     "prefix_queries": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
     "prefix_hits": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
     "image_queries": ("vllm:mm_cache_queries_total",),
@@ -24,6 +24,8 @@ _NAMES = {
     "queue_s": ("vllm:request_queue_time_seconds_sum",),
     "queue_n": ("vllm:request_queue_time_seconds_count",),
 }  # fmt: skip
+PREFIX, IMAGE = "prefix-cache hits", "image-cache hits"
+BEFORE, AFTER, BOTH = "before", "after", "both"
 _START = "process_start_time_seconds"
 _CONFIG = "vllm:cache_config_info"
 _RESULT_OF_PRECISION = re.compile(
@@ -47,6 +49,8 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     readable: bool = False
     why: str | None = None
     restarted: bool = False
+    missing: dict[str, str] = {}
+    """Counters that a page lacks though it has others -> which page: BEFORE, AFTER or BOTH."""
     counters: dict[str, float] = {}
     cache_config: dict[str, str] = {}
 
@@ -88,7 +92,7 @@ def read_page(text: str) -> Page:
     except (ValueError, KeyError, IndexError):
         pass  # what was read before the fault is whole
     found = {}
-    for short, names in _NAMES.items():
+    for short, names in COUNTERS.items():
         for name in names:
             if name in sums:
                 found[short] = sums[name]
@@ -113,16 +117,24 @@ def difference(
         reason = snapshot.why if snapshot is not None else None
         return Difference(why=reason or f"there is no /metrics page from {name} the measurement")
     first, last = read_page(first_text), read_page(last_text)
-    if not any(page.counters for page in (first, last)):
-        return Difference(why="the /metrics page has no vLLM counters", cache_config=last.cache_config)
     changed = None not in (first.start_time_s, last.start_time_s) and first.start_time_s != last.start_time_s
     fell = any(last.counters.get(name, value) < value for name, value in first.counters.items())
-    if (changed or fell) and restart_expected:
-        return Difference(readable=True, counters=last.counters, cache_config=last.cache_config)
-    if changed or fell:
+    if (changed or fell) and restart_expected and last.counters:
+        missing = {name: AFTER for name in COUNTERS if name not in last.counters}
+        return Difference(readable=True, counters=last.counters, cache_config=last.cache_config, missing=missing)
+    if (changed or fell) and not restart_expected:
         return Difference(readable=True, restarted=True, cache_config=last.cache_config)
+    empty = [name for name, page in ((BEFORE, first), (AFTER, last)) if not page.counters]
+    if empty:
+        where = "" if len(empty) == 2 else f" from {empty[0]} the measurement"
+        return Difference(why=f"the /metrics page{where} has no vLLM counters", cache_config=last.cache_config)
     both = {name: last.counters[name] - value for name, value in first.counters.items() if name in last.counters}
-    return Difference(readable=True, counters=both, cache_config=last.cache_config)
+    return Difference(readable=True, counters=both, cache_config=last.cache_config, missing=_missing(first, last))
+
+
+def _missing(first: Page, last: Page) -> dict[str, str]:
+    lacks = {name: (name not in first.counters, name not in last.counters) for name in COUNTERS}
+    return {name: BOTH if all(lack) else BEFORE if lack[0] else AFTER for name, lack in lacks.items() if any(lack)}
 
 
 def config_differences(a: dict[str, str], b: dict[str, str]) -> list[str]:

@@ -6,15 +6,17 @@ What the load generator says of itself is judged in `client.core.generator_gates
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from client.core import limits
 from client.core.counters import Difference
-from client.core.cut import was_cut, where_cut
+from client.core.cut import was_cut
 from client.core.evidence import Evidence
 from client.core.findings import Gate, Severity
 from client.core.lengths import LEAST_COUNTED, compared, counted, mean_prompt
@@ -24,6 +26,8 @@ from client.core.pairing import Sides
 from client.core.plan import Arrival, Design, RunPlan
 from client.core.queues import growing
 from client.core.records import Phase, WorkerHealth
+from client.core.repeats import caches_silent, sent_again, stays_in
+from client.core.repeats import told as repeats_told
 from client.core.settling_words import UNSETTLED, left_out, stay_of, unsettled
 from client.core.stats import fisher_p
 from client.core.steady import LEAST, Course
@@ -79,6 +83,17 @@ class Seen:
 
 
 Look = Callable[[Seen], Iterator[Gate]]
+Item = TypeVar("Item")
+
+
+def unlike(items: Sequence[Item], differ: Callable[[Item, Item], bool]) -> Iterator[tuple[Item, Item]]:
+    """The first, which is the baseline, with each other that differs from it; then those that are like it among one another: two that
+    differ by less than a limit from the baseline may differ by more between themselves."""
+    first, others = items[:1], items[1:]
+    apart = [other for other in others if differ(first[0], other)]
+    alike = [other for other in others if other not in apart]
+    yield from ((first[0], other) for other in apart)
+    yield from ((a, b) for a, b in combinations(alike, 2) if differ(a, b))
 
 
 def invalid(code: str, fact: str, next_step: str, targets: tuple[str, ...] = (), metrics: tuple[str, ...] = ()) -> Gate:
@@ -203,17 +218,19 @@ def prompt_lengths(seen: Seen) -> Iterator[Gate]:
 
 
 def repeated_images(seen: Seen) -> Iterator[Gate]:
-    """From the records alone: an image sent again within the same stay of a server may be answered from its caches."""
+    """From the records alone: an image sent again within the same stay of a server, in the warm-up or measured, may be answered from its caches."""
+    found = {t: sent_again(seen.evidence.records, stays_in(arm, seen.sides)) for t, arm in seen.arms.items()}
     again = [
         target
-        for target in seen.arms
-        if _repeats(seen, target) and not _caches_silent(seen.counters.get(target, Difference()))
+        for target, stays in found.items()
+        if any(mask.mean() > limits.REPEATED_IMAGES for mask in stays if len(mask))
+        and not caches_silent(seen.counters.get(target, Difference()))
     ]
     if not again:
         return
     known = any(seen.counters.get(target, Difference()).image_hit_rate is not None for target in again)
     told = "the caches answered" if known else "the servers' caches can answer them, and no counters say otherwise"
-    counts = ", ".join(_requests_and_pictures(seen.arms[target]) for target in again)
+    counts = ", ".join(repeats_told(seen.arms[target], found[target]) for target in again)
     yield invalid(
         "repeated_images",
         f"The same pictures were sent again ({counts}): {told}, so latency and throughput say nothing about serving different images.",
@@ -221,22 +238,6 @@ def repeated_images(seen: Seen) -> Iterator[Gate]:
         tuple(again),
         WITHOUT_TPOT,
     )
-
-
-def _requests_and_pictures(arm: Arm) -> str:
-    pictures = len(np.unique(arm.image))
-    return f"{len(arm)} requests to {arm.target}, {pictures} picture{'' if pictures == 1 else 's'}"
-
-
-def _repeats(seen: Seen, target: str) -> bool:
-    parts = [part for both in seen.sides for part in both.parts if part.target == target] or [seen.arms[target]]
-    return any(1 - len(np.unique(part.image)) / len(part) > limits.REPEATED_IMAGES for part in parts if len(part))
-
-
-def _caches_silent(counted: Difference) -> bool:
-    """Both caches are known and answered next to nothing: they are off."""
-    image, prefix = counted.image_hit_rate, counted.prefix_hit_rate
-    return image is not None and prefix is not None and image <= limits.IMAGE_HITS and prefix <= limits.PREFIX_HITS
 
 
 def settled(seen: Seen) -> Iterator[Gate]:
@@ -258,53 +259,6 @@ def settled(seen: Seen) -> Iterator[Gate]:
                 f"Ask for --requests {2 * LEAST} or more, or raise --warmup until the first request is like the last.",
                 (target,),
             )
-
-
-def cut_short(seen: Seen) -> Iterator[Gate]:
-    if seen.evidence.interrupted or not seen.evidence.complete:
-        how = "was interrupted" if seen.evidence.interrupted else "ended before its plan did"
-        where = where_cut(seen.evidence)
-        then = "the numbers are over what was measured until then"
-        if where.startswith("after"):
-            where, then = f", {where}", "what was to come then is missing, or is not whole"
-        elif where:
-            where = f" {where}"
-        yield flag(
-            "cut_short",
-            f"The run {how}{where}: {then}.",
-            "Run again for the whole plan.",
-        )
-    if seen.evidence.torn_lines:
-        yield flag(
-            "torn_lines",
-            f"{seen.evidence.torn_lines} lines of the run directory could not be read and were set aside.",
-            "One torn last line is normal after a crash; more mean a damaged disk or an edited file.",
-        )
-
-
-def two_runs(seen: Seen) -> Iterator[Gate]:
-    if seen.evidence.separate_runs:
-        pictures = "Nor are requests paired by image: the two saw different or repeated ones."
-        if all(both.paired for both in seen.sides):
-            pictures = "Pairing by image takes out the pictures only."
-        yield flag(
-            "two_runs",
-            "These are two runs, not one: whatever changed between them (host, clocks, temperature, driver, other tenants, server build, network) "
-            f"is part of the difference, and no interval here contains it. {pictures}",
-            "Measure both in one run before you decide by it.",
-            tuple(seen.arms),
-        )
-
-
-def other_questions(seen: Seen) -> Iterator[Gate]:
-    """Two saved runs only: they must have been asked the same."""
-    found = seen.evidence.plan_differences
-    if found:
-        yield invalid(
-            "other_question",
-            f"The two runs were not asked the same: {'; '.join(found[:4])}{' …' if len(found) > 4 else ''}.",
-            "Run both with the same workload and load, then compare.",
-        )
 
 
 def overload(seen: Seen) -> Iterator[Gate]:
@@ -331,7 +285,6 @@ OF_A_LOAD = (
     "not_settled", "settling_unknown", "warm_up",
 )  # fmt: skip
 """The codes of LOAD_LOOKS."""
-LOOKS: tuple[Look, ...] = (two_runs, *LOAD_LOOKS, other_questions, cut_short)
 
 
 def about(gates: tuple[Gate, ...], *targets: str) -> tuple[Gate, ...]:

@@ -29,6 +29,32 @@ SPREAD = tuple(name for name in COMPARED if not name.startswith(("error", "tpot"
 """What the requests of one wave share: they queue behind one another."""
 
 
+def unknown_lateness(seen: Seen) -> Iterator[Gate]:
+    """Without its own records the generator vouches for nothing: what it did late would be booked on the server."""
+    found = {target: _unwatched(seen, target) for target in seen.arms}
+    blind = [target for target, told in found.items() if told]
+    if blind:
+        yield flag(
+            "generator_unknown",
+            f"How late the load generator itself was is unknown for {' and '.join(filter(None, found.values()))}: the run directory holds no word"
+            " of it (health.jsonl), and its lateness would pass for the server's.",
+            "Run again, or bring health.jsonl back whole.",
+            tuple(blind),
+        )
+
+
+def _unwatched(seen: Seen, target: str) -> str:
+    """Which measured requests of this target the generator wrote nothing about; '' where it did. Some records name no block."""
+    arm, health = seen.arms[target], seen.health(target)
+    if not arm.ok.any():
+        return ""  # who got nothing answered has no latency to doubt
+    if all(h.send_lag_p99_ns is None for h in health):
+        return f"all requests to {target}"
+    blocks, watched = set(arm.block.tolist()), {h.block for h in health}
+    silent = 0 if None in watched else len(blocks - watched)
+    return f"{silent} of {len(blocks)} blocks of {target}" if silent else ""
+
+
 def late_sends(seen: Seen) -> Iterator[Gate]:
     """Open loop: any late send is another load than the one asked for. Closed loop: each lane waits a little longer between requests."""
     closed = seen.plan.load.arrival is Arrival.CLOSED
@@ -148,7 +174,7 @@ def few_waves(seen: Seen) -> Iterator[Gate]:
     for target, arm in seen.arms.items():
         blocks = len(np.unique(arm.block))
         waves = len(arm) / max(blocks, 1) / load.concurrency
-        if blocks > 1 and waves < limits.FEW_WAVES:
+        if 0 < waves < limits.FEW_WAVES:
             yield flag(
                 "few_waves",
                 f"A block of {target} holds {len(arm) / blocks:.0f} measured requests at {load.concurrency} in flight: {waves:.1f} for each lane, which start"
@@ -215,6 +241,7 @@ def held_back(seen: Seen) -> Iterator[Gate]:
 
 GENERATOR_LOOKS: tuple[Look, ...] = (
     lost_workers,
+    unknown_lateness,
     late_sends,
     late_stamps,
     merged_stamps,

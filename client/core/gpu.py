@@ -30,6 +30,7 @@ REASONS: dict[int, str] = {
 }
 # A power cap is where a loaded GPU normally lives; these are not.
 ABNORMAL = frozenset({"hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake"})
+SLOWED = sum(bit for bit, name in REASONS.items() if name in ABNORMAL)
 ABNORMAL_SHARE = 0.01
 CLOCKS_DIFFER = 0.05
 ALIKE = 0.01
@@ -70,6 +71,8 @@ class GpuSummary(msgspec.Struct, frozen=True, kw_only=True):
     gpu_util_mean: float | None = None
     reasons: dict[str, float] = {}
     """Clock-event reason -> share of the measured samples, 0..1."""
+    slowed_share: float | None = None
+    """Of the measured samples, those with any reason of ABNORMAL; None where no sample tells its reasons."""
     lost: bool = False
     """The GPU or its driver went away during this target's phases."""
     fake: bool = False
@@ -238,6 +241,7 @@ def _measured(target: str, samples: Sequence[GpuSample], measured: Sequence[Phas
     sm = pooled(samples, "sm_mhz", measured)
     temperatures = pooled(samples, "temp_c", measured)
     use = pooled(samples, "gpu_util", measured)
+    masks = pooled(samples, "reasons", measured)
     return GpuSummary(
         target=target,
         sm_mhz_median=_median(sm),
@@ -245,7 +249,8 @@ def _measured(target: str, samples: Sequence[GpuSample], measured: Sequence[Phas
         mem_mhz_median=_median(pooled(samples, "mem_mhz", measured)),
         temp_c_max=float(temperatures.max()) if len(temperatures) else None,
         gpu_util_mean=float(use.mean()) if len(use) else None,
-        reasons=_shares(pooled(samples, "reasons", measured)),
+        reasons=_shares(masks),
+        slowed_share=float((masks.astype(np.int64) & SLOWED != 0).mean()) if len(masks) else None,
     )
 
 

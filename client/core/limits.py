@@ -38,7 +38,10 @@ PROMPT_TOKENS = 0.005
 CLOCKS_UNEQUAL = 0.03
 """Relative difference of the median SM clock between arms: compute-bound work follows the clock."""
 THROTTLED_SHARE = 0.05
-"""Of GPU samples with a hardware or thermal slowdown reason (a power cap is normal under load and is only told)."""
+"""Of GPU samples with any hardware or thermal slowdown reason (a power cap is normal under load and is only told)."""
+CAPPED_SHARE = 0.25
+"""Of the slower arm's samples at the power cap, for the cap to explain its median clock: the reason stands for an instant, and the clock that
+it lowered stays low for some samples after."""
 OTHERS_SHARE = 0.02
 """Requests that a server finished beyond those sent to it, of the latter, and one more: a probe of its health check may be one."""
 QUEUE_SHARE = 0.05

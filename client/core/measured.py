@@ -14,7 +14,7 @@ from client.core.evidence import Evidence
 from client.core.facts import TargetFacts, read_cache_config, read_log
 from client.core.findings import Estimate, Gate, Kernel, Memory, Parity, Quality
 from client.core.gates import GpuArm
-from client.core.gpu import ABNORMAL, NO_SIDECAR, POWER_CAP, GpuSummary, by_target, gpu_gates, gpu_summary
+from client.core.gpu import NO_SIDECAR, POWER_CAP, GpuSummary, by_target, gpu_gates, gpu_summary
 from client.core.memory import memory_of
 from client.core.model_config import ModelConfig, read_model_config
 from client.core.parity_words import tokens_told
@@ -341,6 +341,6 @@ def _arm(gpu: GpuSummary, strangers: tuple[str, ...]) -> GpuArm:
     return GpuArm(
         strangers=strangers,
         sm_mhz=gpu.sm_mhz_median,
-        slowed_share=max((share for name, share in gpu.reasons.items() if name in ABNORMAL), default=0.0),
-        power_capped_share=gpu.reasons.get(POWER_CAP, 0.0),
+        slowed_share=gpu.slowed_share,
+        power_capped_share=None if gpu.slowed_share is None else gpu.reasons.get(POWER_CAP, 0.0),
     )

@@ -10,7 +10,7 @@ SHORTEST_SECRET = 8
 """Characters. A shorter one (`EMPTY`, `x`) protects nothing, and masking it would eat into ordinary words and numbers."""
 
 
-SECRET_FLAG = re.compile(r"^(--api-key|--hf-token)(=.*)?$")
+SECRET_FLAG = re.compile(r"^(--api[-_]key|--hf[-_]token)(=.*)?$")
 """Engine arguments that are followed by secrets; vLLM takes several keys after one --api-key."""
 
 

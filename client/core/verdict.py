@@ -194,9 +194,13 @@ def _told_elsewhere(short: str, plan: RunPlan) -> bool:
     return short == "error_rate" or (short.startswith("response") and plan.load.arrival is Arrival.CLOSED)
 
 
+OF_FAILURES = frozenset({"errors", "errors_unequal", "some_errors", "timeouts", "too_few_requests"})
+"""Gates over how many requests failed, or were answered: the share that failed is what they are about, and its interval is exact at any n."""
+
+
 def spoils(gate: Gate, short: str) -> bool:
     """Cost and energy of a request follow from how many are finished in a second."""
-    if gate.severity is not Severity.INVALID:
+    if gate.severity is not Severity.INVALID or (short == "error_rate" and gate.code in OF_FAILURES):
         return False
     place = NAMES[short].place
     if not gate.metrics:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.core.findings import Effect, Estimate, Word
+from client.core.findings import Effect, Estimate, Findings, Word
 from client.core.phrases import at_least
 
 MINUS = "−"
@@ -33,6 +33,11 @@ def percent(ratio_minus_one: float, digits: int | None = None) -> str:
     if float(text) == 0:
         return f"{text} %"
     return f"{'+' if value > 0 else MINUS}{text} %"
+
+
+def torn_told(findings: Findings) -> str:
+    """'1 torn line was'."""
+    return f"{findings.torn_lines:,} torn {'line was' if findings.torn_lines == 1 else 'lines were'}"
 
 
 def estimate(item: Estimate | None, *, interval: bool = True) -> str:

@@ -15,7 +15,7 @@ from client.core.series import Series
 from client.reports.accuracy import accuracy_notes, accuracy_rows
 from client.reports.charts import Chart, charts
 from client.reports.charts.look import ON_PAGE, config
-from client.reports.format import estimate
+from client.reports.format import estimate, torn_told
 from client.reports.page import DRAW, bullets, data_block, figure, page, safe, spec_blocks, table
 from client.reports.tables import (
     floorless,
@@ -266,7 +266,7 @@ def _settled(target: TargetFindings) -> str:
 
 def _footer(findings: Findings) -> str:
     facts = "; ".join(f"{key} {value}" for key, value in sorted({**findings.host, **findings.versions}.items()))
-    torn = f" {findings.torn_lines:,} torn lines were set aside." if findings.torn_lines else ""
+    torn = f" {torn_told(findings)} set aside." if findings.torn_lines else ""
     return (
         f"<footer><p>{safe(facts)}.{torn}</p>"
         f"<p>Made from the raw records of run {safe(findings.run_id)}; the same records give this page again, byte for byte.</p></footer>"

@@ -10,7 +10,7 @@ from tabulate import tabulate
 from client.core.findings import Findings, Severity
 from client.core.phrases import share
 from client.reports.accuracy import accuracy_notes, accuracy_rows
-from client.reports.format import estimate
+from client.reports.format import estimate, torn_told
 from client.reports.tables import (
     floorless,
     headers,
@@ -181,5 +181,5 @@ def _details(findings: Findings) -> str:
     host = "; ".join(
         f"{safe(key)} {safe(value)}" for key, value in sorted({**findings.host, **findings.versions}.items())
     )
-    torn = f"\n\n{findings.torn_lines} torn lines were set aside." if findings.torn_lines else ""
+    torn = f"\n\n{torn_told(findings)} set aside." if findings.torn_lines else ""
     return f"## Details\n\n{chr(10).join(facts)}\n\n{table}\n\nRun `{safe(findings.run_id)}`, started {findings.started_utc}. {host}{torn}"

@@ -81,6 +81,11 @@ vllm:mm_cache_queries_total{{engine="0",model_name="m"}} {image_queries}
 vllm:mm_cache_hits_total{{engine="0",model_name="m"}} {image_hits}
 # TYPE vllm:num_preemptions counter
 vllm:num_preemptions_total{{engine="0",model_name="m"}} {preemptions}
+# TYPE vllm:request_success counter
+vllm:request_success_total{{engine="0",finished_reason="length",model_name="m"}} 0.0
+# TYPE vllm:request_queue_time_seconds histogram
+vllm:request_queue_time_seconds_sum{{engine="0",model_name="m"}} 0.0
+vllm:request_queue_time_seconds_count{{engine="0",model_name="m"}} 0.0
 """
 
 
@@ -92,7 +97,7 @@ def page(**values: float) -> str:
 def server(target: str, version: str = "0.20.2", before: str | None = None, after: str | None = None) -> ServerEvidence:
     """Counters of a clean run unless told otherwise."""
     texts = (before or page(), after or page(prefix_queries=35_000, prefix_hits=1_000, image_queries=32))
-    pages = [ServerSnapshot(target=target, mono_ns=k, wall_ns=k, text=text) for k, text in enumerate(texts)]
+    pages = [ServerSnapshot(target=target, mono_ns=k, wall_ns=k, text=text) for k, text in enumerate(texts, -2)]
     return ServerEvidence(target=target, version=version, before=pages[0], after=pages[1])
 
 

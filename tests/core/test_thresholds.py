@@ -13,7 +13,7 @@ from client.core.conditions import parse, parse_slo
 from client.core.findings import Estimate, Findings, Memory, Parity, Quality, Word
 from client.core.names import NAMES
 from client.core.plan import Slo
-from client.core.records import Phase
+from client.core.records import Outcome, Phase
 from client.core.thresholds import judge
 from client.errors import UsageError
 
@@ -251,3 +251,34 @@ def test_thresholds_are_part_of_the_findings() -> None:
 def test_the_same_evidence_gives_the_same_bytes() -> None:
     evidence = made.evidence(made.campaign(3, fp8_ttft=1.1))
     assert msgspec.json.encode(analyse(evidence)) == msgspec.json.encode(analyse(evidence))
+
+
+def test_a_condition_on_failures_is_judged_where_requests_failed() -> None:
+    """The gate that too many failed said 'cannot tell' of the very share that it is about."""
+
+    def failing(share: float, **other: object) -> Findings:
+        records = [
+            made.failed(r.target, r.index, r.intended_ns / made.MS, Outcome.HTTP_ERROR, block=r.block, image_id=r.image_id, status=503)
+            if r.target == "fp8" and r.index % 16 < 16 * share
+            else r
+            for r in made.campaign()
+        ]  # fmt: skip
+        return analyse(made.evidence(records, **other))
+
+    for share, more, result in (
+        (0.5, "10%", "fail"),
+        (0.5, "90%", "pass"),
+        (1.0, "10%", "fail"),
+        (0.5, "50%", "cannot tell"),
+    ):
+        told = judge(parse(f"fp8.error_rate > {more}", TARGETS), failing(share))
+        assert told.result == result, told.sentence
+        assert "INVALID" not in told.sentence
+    half = failing(0.5)
+    assert not half.valid
+    unequal = judge(parse("fp8.error_rate > bf16.error_rate + 10%", TARGETS), half)
+    assert unequal.result == "fail"
+    assert judge(parse("fp8.e2e_p50 > 1", TARGETS), half).sentence.count("INVALID (errors)") == 1
+    other = {"bf16": made.server("bf16"), "fp8": made.server("fp8", version="9")}
+    spoiled = judge(parse("fp8.error_rate > 10%", TARGETS), failing(0.5, servers=other))
+    assert spoiled.sentence.endswith("cannot tell, the evidence is INVALID (version_mismatch).")
