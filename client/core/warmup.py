@@ -223,7 +223,7 @@ def _with_ahead(both: Sides, arms: Mapping[str, Arm], warm: Mapping[str, Arm]) -
     for number, stay in enumerate(stays):
         mine = _ahead(warm.get(baseline.target), stays, number)
         since, lost = (stays[number - 1].start_ns[-1] if number else -np.inf), gone[baseline.target]
-        lost = lost.part((lost.start_ns > since) & (lost.start_ns < stay.start_ns.min(initial=0)))
+        lost = lost.part((lost.start_ns > since) & (lost.start_ns < (stay.start_ns.min() if len(stay) else since)))
         whole = _ahead(warm.get(candidate.target), (candidate,), 0)
         ahead.append(Ahead(_some(whole, gone[candidate.target]), _some(mine, lost)))
     return replace(both, ahead=tuple(ahead))

@@ -216,3 +216,16 @@ def test_the_same_run_gives_the_same_interval() -> None:
     both = campaign(SMALL, Design.INTERLEAVED, 30, 0.0, np.random.default_rng(15))
     first, second = (latency_contrast(both, "e2e", "p50", plan(Design.INTERLEAVED, 1)) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize(("design", "stays"), [(Design.INTERLEAVED, 1), (Design.SERIAL, 2)])
+def test_what_is_left_out_counts_as_sent_ahead(design: Design, stays: int) -> None:
+    """A step that is beyond doubt is cut from both arms, by picture, and lies ahead of the pairs of each stay."""
+    both = campaign(World("cold", cold=(1.0, 0.2)), design, 120, 0.0, np.random.default_rng(3))
+    left = [ahead.many - WARMUP for ahead in both.ahead]
+    assert len(left) == stays
+    assert left[0] >= 8
+    assert 120 - len(both.parts[0]) == sum(left)
+    logs, place = both.ahead[0].pairs("e2e")
+    assert len(logs) == WARMUP + left[0]
+    assert list(place) == list(range(WARMUP + left[0]))
