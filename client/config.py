@@ -198,8 +198,18 @@ def _per_target_flags(arguments: argparse.Namespace) -> dict[str, dict[str, Any]
             name, equals, rest = value.partition("=")
             named = bool(equals) and re.fullmatch(r"[A-Za-z0-9._-]+", name) is not None
             text = rest if named else value
-            found.setdefault(name if named else "", {})[field] = shlex.split(text) if field == "args" else text
+            found.setdefault(name if named else "", {})[field] = _words(flag, text) if field == "args" else text
     return found
+
+
+def _words(where: str, text: str) -> list[str]:
+    """As a shell splits them."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{where}: {text!r} cannot be split into arguments ({error}).", "Close its quotes, or escape them."
+        ) from None
 
 
 def _from_environment(prefix: str, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -208,7 +218,7 @@ def _from_environment(prefix: str, environment: Mapping[str, str]) -> dict[str, 
     for field in TargetEntry.model_fields:
         value = environment.get(prefix + field.upper())
         if value:
-            found[field] = shlex.split(value) if field == "args" else value
+            found[field] = _words(prefix + "ARGS", value) if field == "args" else value
     return found
 
 

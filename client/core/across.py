@@ -73,6 +73,7 @@ def joined(
         loads={new: run.plan.load for run, _, new, _ in arms},
         restarts_expected=tuple(new for run, name, new, _ in arms if name in restarts_expected(run)),
         plan_differences=tuple(runs_differ(*whole)),
+        common_loads=sweeps_differ(*(run.plan.load for run in whole)),
     )
 
 
@@ -164,10 +165,8 @@ def runs_differ(a: Evidence, b: Evidence) -> list[str]:
 
 def plans_differ(a: RunPlan, b: RunPlan) -> list[str]:
     """What was asked differently in the two runs, in words."""
-    swept = sweeps_differ(a.load, b.load)
-    return (
-        _fields_differ(a.workload, b.workload) + swept + _fields_differ(a.load, b.load, but=OF_A_SWEEP if swept else ())
-    )
+    but = () if sweeps_differ(a.load, b.load) is None else OF_A_SWEEP
+    return _fields_differ(a.workload, b.workload) + _fields_differ(a.load, b.load, but=but)
 
 
 def _fields_differ(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
+from client.core.advice import advice_on, spoiled_by
 from client.core.block_noise import energy_floor
 from client.core.blocks import levels_of
 from client.core.conditions import parse
@@ -15,7 +16,6 @@ from client.core.counters import Difference, answered, difference
 from client.core.estimates import NOT_MEASURED, arm_metrics, error_rate, single_request
 from client.core.evidence import Evidence, ServerEvidence, restarts_expected
 from client.core.findings import (
-    Action,
     Comparison,
     Effect,
     Estimate,
@@ -25,20 +25,19 @@ from client.core.findings import (
     Level,
     Memory,
     Parity,
-    Recommendation,
     TargetFindings,
 )
 from client.core.gates import Seen, about, fired
 from client.core.generator_gates import GENERATOR_LOOKS
 from client.core.gpu import by_target
-from client.core.levels import knee, levels, over_levels, told_of_levels
+from client.core.levels import knee, levels, told_of_levels
 from client.core.metrics import Arm, arm
 from client.core.pairing import Sides, sides
 from client.core.parity_words import spoiled as spoiled_parity
 from client.core.parts import Measured
 from client.core.plain_effects import plain_effects, plain_p
 from client.core.plan import Design, RunPlan, Target
-from client.core.recommend import missing_facts, quality_of, recommend
+from client.core.recommend import missing_facts
 from client.core.records import Phase
 from client.core.repeats import why_unpaired
 from client.core.resources import cost
@@ -268,11 +267,6 @@ def _design_notes(both: Sides, evidence: Evidence) -> tuple[str, ...]:
     return tuple(found)
 
 
-def spoiled_by(gates: tuple[Gate, ...], primary: str) -> tuple[str, ...]:
-    """Facts of the gates that spoil the run or its primary metric."""
-    return tuple(gate.fact for gate in gates if spoils(gate, primary))
-
-
 def unknown_of(targets: dict[str, TargetFindings]) -> tuple[str, ...]:
     """What a reader would look for and no target could tell. Said, because a row that is missing is not noticed."""
     looked_for: dict[str, Callable[[TargetFindings], object]] = {
@@ -313,18 +307,7 @@ def _composed(
     load = load_told(evidence, targets, steps)
     missing = missing_facts(comparisons[0]) if comparisons else ()
     asked = f" (as {plan.targets[0].name} was asked)" if evidence.plan_differences else ""
-    if comparisons:
-        spoiled = reasons[0] if reasons else None
-        every = [recommend(pair, plan.primary, load, spoiled, missing) for pair in comparisons]
-        advice = every[0]
-        if len(every) > 1 and spoiled is None:
-            told = " ".join(f"{pair.candidate}: {one.sentence}" for pair, one in zip(comparisons, every, strict=True))
-            advice = msgspec.structs.replace(advice, sentence=told)
-        advice = over_levels(advice, steps, comparisons[0].candidate, plan.primary, quality_of(comparisons[0]))
-    else:
-        advice = Recommendation(
-            action=Action.NONE, sentence="Nothing was compared: one target was measured.", load=load
-        )
+    advice = advice_on(comparisons, gates, plan.primary, load, missing, steps)
     findings = Findings(
         run_id=evidence.run_id,
         started_utc=evidence.started_utc,

@@ -36,13 +36,13 @@ def at_common_loads(a: Evidence, b: Evidence) -> tuple[Evidence, Evidence]:
     return _only(a, [n for n, _ in pairs]), _only(b, [n for _, n in pairs])
 
 
-def sweeps_differ(a: LoadProfile, b: LoadProfile) -> list[str]:
-    """In words; empty where they are one sweep, or none is."""
+def sweeps_differ(a: LoadProfile, b: LoadProfile) -> str | None:
+    """In words; None where they are one sweep, or none is."""
     if a.sweep == b.sweep:
-        return []
+        return None
     theirs = [_key(load) for load in levels_of(b)]
     both = [load for load in levels_of(a) if _key(load) in theirs]
-    return [f"loads {loads_told(a)} / {loads_told(b)} (only what both had is shown: {_told(both)})"]
+    return f"One run was sent {loads_told(a)}, the other {loads_told(b)}: only what both had is shown, {_told(both)}."
 
 
 def loads_told(load: LoadProfile) -> str:

@@ -113,7 +113,7 @@ def preempted(seen: Seen) -> Iterator[Gate]:
 
 
 def queueing(seen: Seen) -> Iterator[Gate]:
-    if seen.plan.load.sweep is not None or seen.evidence.plan_differences:
+    if seen.plan.load.sweep is not None or seen.evidence.plan_differences or seen.evidence.common_loads:
         return  # the counters are over all levels, of which two runs may have one in common; and a sweep wants to see queues
     for target, counted in seen.counters.items():
         queue, e2e = counted.mean_queue_ms, seen.median_ms(target, "e2e")

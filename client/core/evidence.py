@@ -90,6 +90,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Separate runs only: target -> the load that its own run was asked for."""
     restarts_expected: tuple[str, ...] | None = None
     """Separate runs only: targets that their own run started anew on purpose."""
+    common_loads: str | None = None
+    """Separate runs only: where one swept and the other did not, or otherwise, which loads are shown."""
     plan_differences: tuple[str, ...] = ()
     """Separate runs only: what was asked differently of the two, beyond their length."""
     host: dict[str, str] = {}

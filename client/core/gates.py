@@ -269,8 +269,8 @@ def overload(seen: Seen) -> Iterator[Gate]:
         if found is not None:
             yield invalid(
                 "overload",
-                f"Response times of {target} grew from {found.first_ms:.0f} to {found.last_ms:.0f} ms, and {found.waiting:.0f} requests still waited as the last"
-                " one of a block arrived: more arrives than it can finish, and no steady state exists.",
+                f"{found.waiting:.0f} of {found.asked:.0f} requests to {target} had not been answered as the last one of a block arrived (response times: {found.first_ms:.0f} ms"
+                f" in the first third, {found.last_ms:.0f} ms in the last): more arrives than it can finish, and no steady state exists.",
                 "Lower --rate below the throughput of the closed loop.",
                 (target,),
             )
@@ -287,9 +287,25 @@ OF_A_LOAD = (
 """The codes of LOAD_LOOKS."""
 
 
+BETWEEN_TWO = frozenset(
+    {
+        "output_lengths", "prompt_tokens", "errors_unequal", "prefix_cache_unequal", "image_cache_unequal", "version_mismatch", "engine_arguments",
+        "memory_settings", "gpu_clocks", "other_model",
+    }
+)  # fmt: skip
+"""What they say is a difference of the two targets that they name."""
+
+
 def about(gates: tuple[Gate, ...], *targets: str) -> tuple[Gate, ...]:
-    """Those that concern these targets, or the whole run."""
-    return tuple(gate for gate in gates if not gate.targets or set(gate.targets) & set(targets))
+    """Those that concern these targets, the baseline first, or the whole run. What a candidate and the baseline differ by concerns their own
+    comparison and no other; what two candidates differ by, those of both."""
+
+    def concerned(gate: Gate) -> bool:
+        if gate.code in BETWEEN_TWO and targets[0] in gate.targets:
+            return set(gate.targets) <= set(targets)
+        return not gate.targets or bool(set(gate.targets) & set(targets))
+
+    return tuple(filter(concerned, gates))
 
 
 def fired(seen: Seen, looks: tuple[Look, ...]) -> tuple[Gate, ...]:

@@ -46,9 +46,10 @@ OTHERS_SHARE = 0.02
 """Requests that a server finished beyond those sent to it, of the latter, and one more: a probe of its health check may be one."""
 QUEUE_SHARE = 0.05
 """Mean time in the server's queue, of the median end-to-end latency."""
-BACKLOG = (4.0, 0.1)
-"""Open loop: requests still waiting as the last one of a block arrives, a + b times those of the block. A stable queue at 80 % of what the server
-can do leaves two on average; an overload of a fifth leaves a sixth of all."""
+BACKLOG, BACKLOG_ALONE = (4.0, 0.15), (4.0, 0.3)
+"""Open loop: requests not yet answered as the last one of a block arrives, a + b times those of the block; the first where response times double
+within it. By 150 runs each of four blocks of 30 (FIFO / a batching server): 75 % of what the server can do never comes so far, 90 % in 0 / 6 %, 150 % in
+95 / 99 %. Blocks of 8 tell an overload of a half in 11 / 30 % only."""
 FEW_REQUESTS = 6
 """Below this no distribution-free interval of a median exists at 95 %."""
 SETTLED_EFFECT = 0.05
@@ -56,8 +57,8 @@ SETTLED_EFFECT = 0.05
 BEGINS_ELSEWHERE = 0.02
 """How far the ratio of two servers must begin from where it ends to be told of as a warm-up: less moves no word."""
 LIKELY_WARMING = 0.8
-"""How likely that must be. Of runs of steady servers 0.3 % come so far, interleaved and independent; 2 to 5 % of serial ones whose requests
-depend on one another with 0.6 (300 campaigns each)."""
+"""How likely that must be. Of runs of steady servers 0.3 % come so far in E2E, interleaved and independent, and some 1 % in E2E or TTFT without any
+warm-up requests; 2 to 5 % of serial ones whose requests depend on one another with 0.6 (300 campaigns each)."""
 WIDER_FOR_WARMING = 2.0
 """How many times as wide an interval may be for a warm-up that is not ruled out before it is told. Of steady servers none of 400 intervals of 30
 pairs after 20 warm-up requests is; after five, one in 70."""

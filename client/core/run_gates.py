@@ -16,6 +16,8 @@ def two_runs(seen: Seen) -> Iterator[Gate]:
         pictures = "Pairing by image takes out the pictures only."
         if loose:
             pictures = f"Nor are requests paired by image: {why_unpaired(loose[0])}."
+        if seen.evidence.common_loads:
+            pictures = f"{pictures} {seen.evidence.common_loads}"
         yield flag(
             "two_runs",
             "These are two runs, not one: whatever changed between them (host, clocks, temperature, driver, other tenants, server build, network) "

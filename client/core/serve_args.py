@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from client.core.counters import IMAGE, PREFIX
@@ -48,9 +49,24 @@ def _spelled(name: str) -> str:
     return SHORT.get(flag, flag.replace("_", "-") + dot + rest)
 
 
+DEFAULTS = {"--tensor-parallel-size": "1", "--pipeline-parallel-size": "1", "--data-parallel-size": "1"}
+"""Said or not, they are the same."""
+
+
 def beyond_precision(args: tuple[str, ...]) -> dict[str, str]:
-    """Without those that precision may change."""
-    return {key: value for key, value in read_arguments(args).items() if key not in PRECISION_ARGS}
+    """Without those that precision may change, nor those that say what goes without saying; one value in one spelling."""
+    found = {key: _one_spelling(value) for key, value in read_arguments(args).items() if key not in PRECISION_ARGS}
+    return {key: value for key, value in found.items() if DEFAULTS.get(key) != value}
+
+
+def _one_spelling(value: str) -> str:
+    """0.90 is 0.9, {"image": 1} is {"image":1}, and a flag that is set is true."""
+    if value.lower() in (SET, "true"):
+        return SET
+    try:
+        return json.dumps(json.loads(value), sort_keys=True)
+    except ValueError:
+        return value
 
 
 def caches_off(args: tuple[str, ...], cache_config: Mapping[str, str], told: Mapping[str, object]) -> frozenset[str]:

@@ -11,6 +11,7 @@ import math
 from client.core.conditions import Condition, Linear
 from client.core.findings import Estimate, Findings, Threshold, Word
 from client.core.names import NAMES, estimate_of
+from client.core.parity_words import selected
 from client.core.verdict import spoils
 
 ROUNDING = 1e-12
@@ -118,8 +119,11 @@ def _accuracy_untold(gap: Linear, findings: Findings) -> str | None:
     targets = {target for target, metric in gap.factors if NAMES[metric].place == "quality"}
     for comparison in findings.comparisons:
         parity, found = comparison.parity, comparison.parity.iou_difference
+        pair = {comparison.baseline, comparison.candidate}
+        if pair & targets and selected(parity.failed, parity.pairs):
+            return f"as the run itself of {comparison.candidate} against {comparison.baseline}: {parity.sentence.rstrip('.')}"
         unsettled = parity.word is Word.INCONCLUSIVE or parity.nothing_to_lose
-        if not unsettled or not {comparison.baseline, comparison.candidate} <= targets:
+        if not unsettled or not pair <= targets:
             continue
         open_ = found.low is not None and found.high is not None and found.low <= -parity.margin and found.high >= 0
         if parity.nothing_to_lose or not open_:

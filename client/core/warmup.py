@@ -93,7 +93,10 @@ def steady_state(
         for stay, one in _beginnings(target, stays_of(arms[target], pairs), warm.get(target))
     ]
     told = tuple(one for _, one in found)
-    pairs = tuple(_with_ahead(both, arms, warm) for both in pairs)
+    if (
+        not queued
+    ):  # warm-up requests meet no queue, so that any ratio that changes with the load would look like a warm-up
+        pairs = tuple(_with_ahead(both, arms, warm) for both in pairs)
     whole = Steady(
         arms,
         pairs,

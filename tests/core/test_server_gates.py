@@ -188,3 +188,19 @@ def slowed(masks: list[int | None]) -> GpuArm:
     gpu = GpuEvidence(samples=samples, target="fp8")
     assert gpu_summary("fp8", gpu, [window]).why is None
     return measured_in(made.evidence(made.campaign(), windows=(window,), gpu=(gpu,))).gpu["fp8"]
+
+
+def test_a_value_in_another_spelling_is_the_same() -> None:
+    base = ("--enable-prefix-caching", "--gpu-memory-utilization", "0.9", "--limit-mm-per-prompt", '{"image": 1}')
+    same = (
+        "--enable-prefix-caching=true",
+        "--gpu-memory-utilization",
+        "0.90",
+        "--limit-mm-per-prompt",
+        '{"image":1}',
+        "-tp",
+        "1",
+    )
+    assert beyond_precision(base) == beyond_precision(same)
+    assert beyond_precision(base) != beyond_precision((*base, "-tp", "2"))
+    assert beyond_precision(("--no-x=false",)) != beyond_precision(("--no-x",))

@@ -203,3 +203,12 @@ def test_a_proxy_in_the_environment_is_told_and_not_used() -> None:
     told = unused_proxies({"http_proxy": "http://p:1", "ALL_PROXY": "socks5://p:2"})
     assert told is not None
     assert "http_proxy, ALL_PROXY is set and not used" in told
+
+
+@pytest.mark.parametrize("text", ["'", '--model "x', "a\\"])
+def test_quotes_that_are_open_are_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match="cannot be split into arguments") as told:
+        plan("--target", "fp8", "--engine-args", f"fp8={text}")
+    assert "--engine-args" in str(told.value)
+    with pytest.raises(UsageError, match="HALFWEIGHT_FP8_ARGS"):
+        plan("--target", "fp8", env={"HALFWEIGHT_FP8_ARGS": text})
