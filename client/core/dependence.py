@@ -16,14 +16,11 @@ from client.core.waves import wave_widening
 
 SHORT = 100
 """Up to this many values a block bootstrap has too few blocks: independent draws of a median are spread by what the logs tell instead."""
-IN_VAIN = (0.68, 0.0037)
+IN_VAIN = (0.68, 0.0042)
 """Of a short series' median: what is kept of its spread, a + b · n and never more than all of it. Few values cannot rule a dependence out, so
 independent ones are spread for nothing (by 33 % among 30, by 16 % among 60), and the bootstrap spreads a short median by 3 % too much by
 itself. These, LEAST and `_follows` were chosen together on 2,000 to 3,000 campaigns with 20, 30 and 60 values of each world of
 `benchmarks/coverage`, of weaker and of stronger dependence, with other seeds than its own (docs/statistics.md)."""
-SMOOTH = 0.15
-"""Of a longer one: resampled Harrell-Davis medians of normal logs spread by some 0.3 / √n too much (2 to 4 % for 60 to 300 pairs with a common
-picture; 1,500 series each), those of heavy tails hardly. Half of it is taken back."""
 LEAST = 0.85
 """The least spread of a short median: a few values that seem to swing around their middle are no reason to trust it much more."""
 OF_SIGNS = 2 / math.pi
@@ -111,8 +108,7 @@ def _follows(n: int) -> float:
 def depends(series: Floats) -> Dependence:
     """Of a median of more than SHORT values: where dependence is told apart from chance."""
     whole = inflation(series)
-    itself = 1 - SMOOTH / math.sqrt(len(series))
     if whole == 1.0:
-        return Dependence(spread=itself)
+        return Dependence()
     length = block_length(series)
-    return Dependence(length, whole, itself * math.sqrt(max(whole / resampled_inflation(series, length), 1.0)))
+    return Dependence(length, whole, math.sqrt(max(whole / resampled_inflation(series, length), 1.0)))
