@@ -70,7 +70,7 @@ WORLDS: tuple[World, ...] = (
     World("fading warm-up of one server", cold=(0.5, 0.0), fading=16, sizes=(30, 60, 120)),
     World("fading warm-up", cold=(1.0, 0.2), fading=16, sizes=(30, 60, 120)),
     World("heating 10 %", heating=0.10, sizes=(60, 120)),
-    World("step of 10 % after a quarter", step=0.10, sizes=(60, 120)),
+    World("step of 10 % after a quarter", step=0.10, sizes=(60, 120), promised=False),
     World("cycle of half the run, ±3 %", cycle=0.03, sizes=(120,), promised=False),
     World("random walk 5 %", wander=0.05, promised=False),
     World("waves of 6", sigma=0.06, wave=0.05, in_flight=6, sizes=(120,)),
