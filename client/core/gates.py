@@ -301,7 +301,9 @@ def about(gates: tuple[Gate, ...], *targets: str) -> tuple[Gate, ...]:
     comparison and no other; what two candidates differ by, those of both."""
 
     def concerned(gate: Gate) -> bool:
-        if gate.code in BETWEEN_TWO and targets[0] in gate.targets:
+        if (
+            gate.code in BETWEEN_TWO and len(gate.targets) == 2 and targets[0] in gate.targets
+        ):  # of more, each is concerned
             return set(gate.targets) <= set(targets)
         return not gate.targets or bool(set(gate.targets) & set(targets))
 

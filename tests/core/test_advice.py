@@ -36,5 +36,7 @@ def test_which_gates_concern_a_comparison() -> None:
     alone, run = flag("timeouts", "f", "s", ("fp8",)), invalid("other_question", "f", "s")
     gates = (pair, both, alone, run)
     assert THREE[0] == "bf16"
+    versions = invalid("version_mismatch", "f", "s", THREE)
+    assert about((versions,), "bf16", "fp8") == about((versions,), "bf16", "int4") == (versions,)
     assert about(gates, "bf16", "fp8") == (both, alone, run)
     assert about(gates, "bf16", "int4") == (pair, both, run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -15,6 +16,8 @@ from client.core.records import Outcome, RequestRecord
 from tests.core import made
 
 BLOCKS = made.ABBA
+Serve = Callable[[list[float], float], list[float]]
+"""Arrivals and the work of each, ms -> when each ends."""
 
 
 def fifo(at: list[float], service_ms: float) -> list[float]:
@@ -43,14 +46,14 @@ def shared(at: list[float], service_ms: float) -> list[float]:
     return ends
 
 
-def run(load: float, serve: object, n: int, seed: int, failing: bool = False) -> Findings:
+def run(load: float, serve: Serve, n: int, seed: int, failing: bool = False) -> Findings:
     """Both servers alike, 200 ms of work each, `load` of what they can do; the last request of each block may fail."""
     records: list[RequestRecord] = []
     base = 1000.0
     for target, block in BLOCKS:
         rng = np.random.default_rng([seed, block])
         at = list(base + np.cumsum(rng.exponential(200 / load, n // 4)))
-        ends = serve(at, 200.0)  # type: ignore[operator]
+        ends = serve(at, 200.0)
         for k, (begin, end) in enumerate(zip(at, ends, strict=True)):
             lost = failing and k == len(at) - 1
             found = made.record(
@@ -77,13 +80,13 @@ def overloaded(findings: Findings) -> bool:
 
 
 @pytest.mark.parametrize("serve", [fifo, shared], ids=["fifo", "batching"])
-def test_more_than_a_server_can_finish_is_told_however_it_works(serve: object) -> None:
+def test_more_than_a_server_can_finish_is_told_however_it_works(serve: Serve) -> None:
     assert all(overloaded(run(2.0, serve, 240, seed)) for seed in range(6))
     assert sum(overloaded(run(1.6, serve, 1000, seed)) for seed in range(3)) == 3
 
 
 @pytest.mark.parametrize("serve", [fifo, shared], ids=["fifo", "batching"])
-def test_a_queue_that_is_full_now_and_then_is_none(serve: object) -> None:
+def test_a_queue_that_is_full_now_and_then_is_none(serve: Serve) -> None:
     found = [run(0.75, serve, 120, seed) for seed in range(25)]
     assert sum(map(overloaded, found)) == 0
     codes = [gate.code for one in found for gate in one.gates]
